@@ -1,0 +1,25 @@
+# Each target is a line or two; the work is in Python. Every target but `env` needs only what `env` installed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: env demo test quick lint bench
+env: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && touch $@
+
+demo: env
+	$(BIN)/python -m common demo demo
+
+test: env
+	$(BIN)/python -m pytest
+
+quick: env
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: env
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+bench: env
+	$(BIN)/python -m benchmarks

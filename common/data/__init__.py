@@ -1,0 +1,1 @@
+"""Which cases there are, which files they have, and generated ones."""

@@ -1,0 +1,65 @@
+"""Errors that a user can act on: one line with the case, the file, the reason and what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["CaseError", "InputError", "exit_in_one_line", "find_input_error"]
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong and the user can mend it.
+
+    The message is one line: what is wrong, where, and what to do. Whatever stands between it and the command line
+    (MONAI and ignite wrap exceptions) is left out of what is printed.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+class CaseError(InputError):
+    """One case can't be used; the others still can.
+
+    Args:
+        case: name of the case.
+        path: the file (or folder) at fault, None where no single file is.
+        reason: what is wrong with it.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, case: str, path: Path | str | None, reason: str, remedy: str) -> None:
+        self.case, self.path, self.reason, self.remedy = case, path, reason, remedy
+        where = f"case {case}, {path}" if path is not None else f"case {case}"
+        super().__init__(f"{where}: {reason}; {remedy}")
+
+    def __reduce__(self) -> tuple[type[CaseError], tuple[str, Path | str | None, str, str]]:
+        return type(self), (self.case, self.path, self.reason, self.remedy)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def find_input_error(error: BaseException) -> InputError | None:
+    """The innermost InputError among an exception and what it was raised from, or None."""
+    found = [link for link in _chain(error) if isinstance(link, InputError)]
+    return found[-1] if found else None
+
+
+def exit_in_one_line(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """A `sys.excepthook` that prints an InputError as one line; any other exception is shown whole."""
+    found = find_input_error(error)
+    if found is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        print(f"error: {found}", file=sys.stderr)

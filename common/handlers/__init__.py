@@ -1,0 +1,1 @@
+"""Ignite handlers: what happens around training and inference."""

@@ -1,0 +1,1 @@
+"""Metrics: a computing function that stands alone, and what wraps it."""

@@ -1,0 +1,1 @@
+"""Networks and blocks, one a file, named for what they are."""
