@@ -49,14 +49,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def find_input_error(error: BaseException) -> InputError | None:
-    """The innermost InputError among an exception and what it was raised from, or None."""
-    found = [link for link in _chain(error) if isinstance(link, InputError)]
-    return found[-1] if found else None
+    """The outermost InputError among an exception and what it was raised from, or None: it knows most of the case."""
+    return next((link for link in _chain(error) if isinstance(link, InputError)), None)
 
 
-def exit_in_one_line(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
+def exit_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """A `sys.excepthook` that prints an InputError as one line; any other exception is shown whole."""
     found = find_input_error(error)
     if found is None:

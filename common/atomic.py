@@ -1,0 +1,54 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+__all__ = ["check_writable", "whole_file", "write_text"]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to, and renames it to `path` when the block ends well.
+
+    The folder is made. The temporary name begins with a dot and ends as `path` does. When the block fails the temporary
+    file is removed, and an older file at `path` stays as it was.
+
+    Raises:
+        InputError: when the folder can't be written or the disk is full.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be written: {error.strerror or error}; free some space or choose another folder, then run "
+            "again: what is finished is kept"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to a file that is whole or not there."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and try that a file can be written into it, before the work whose results it is for.
+
+    Raises:
+        InputError: the folder can't be made or written to.
+    """
+    with whole_file(folder / "writable") as temporary:
+        temporary.touch()
+    (folder / "writable").unlink()

@@ -1,0 +1,181 @@
+"""Layouts that a JSON file describes: the decathlon's, nnU-Net's, and MONAI's datalist."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CaseError, InputError
+from .case_files import Case, Groups, Layout, assemble_cases, channel_of, stem
+from .labels import CHANNELS, channel_from_name, convention_from_names
+
+__all__ = ["is_datalist", "match_datalists", "match_nnunet", "read_datalist", "read_json"]
+
+_SECTIONS = {"training": "training", "validation": "training", "test": "test", "testing": "test"}
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: the file can't be read or isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error}); mend the file or take it out") from error
+
+
+def _channels(names: Mapping[str, str] | list[str], path: Path) -> list[str]:
+    """Channel names of a data set, by index, as canonical ones."""
+    given = [names[key] for key in sorted(names, key=int)] if isinstance(names, Mapping) else list(names)
+    channels = [channel_from_name(str(name)) for name in given]
+    if sorted(map(str, channels)) != sorted(CHANNELS):
+        raise InputError(
+            f"{path}: channels {', '.join(map(str, given))} are not the four that are needed; "
+            "name them T1, T1ce, T2 and FLAIR"
+        )
+    return [str(channel) for channel in channels]
+
+
+def match_nnunet(folder: Path, files: list[Path]) -> Layout | None:
+    """nnU-Net's raw data: `imagesTr/x_0000.nii.gz` to `_0003`, `labelsTr/x.nii.gz`, `imagesTs`, `dataset.json`.
+
+    Version 1 of that layout has `modality` in place of `channel_names`. Labels in `labelsTs` are used where they are.
+    """
+    images: dict[str, dict[str, list[tuple[int, Path]]]] = {"Tr": defaultdict(list), "Ts": defaultdict(list)}
+    for path in files:
+        match = re.fullmatch(r"(.+)_(\d{4})", stem(path))
+        if match and path.parent.parent == folder and path.parent.name in ("imagesTr", "imagesTs"):
+            images[path.parent.name[-2:]][match[1]].append((int(match[2]), path))
+    if not any(images.values()):
+        return None
+    description = folder / "dataset.json"
+    if not description.is_file():
+        raise InputError(f"{description}: is missing, so the order of the channels is unknown; add it")
+    content = read_json(description)
+    channels = _channels(content.get("channel_names") or content.get("modality") or [], description)
+    convention = convention_from_names(content.get("labels", {}))
+    cases: list[Case] = []
+    problems: list[CaseError] = []
+    for section, name in (("Tr", "training"), ("Ts", "test")):
+        labels = {stem(path): path for path in files if path.parent == folder / f"labels{section}"}
+        groups: Groups = {}
+        for case, paths in images[section].items():
+            found: dict[str, list[Path]] = defaultdict(list)
+            for index, path in paths:
+                found[channels[index] if index < len(channels) else f"channel {index}"].append(path)
+            groups[case] = {**found, "label": [labels[case]]} if case in labels else dict(found)
+        usable, broken = assemble_cases(groups, convention)
+        cases += [{**case, "section": name} for case in usable]
+        problems += broken
+    return Layout("nnunet", convention, *_without_repeats(cases, problems))
+
+
+def is_datalist(content: object) -> bool:
+    """Whether a JSON file's content lists cases as MONAI's datalists and the decathlon's dataset.json do."""
+    sections = [content.get(key) for key in _SECTIONS] if isinstance(content, dict) else []
+    entries = [entry for section in sections if isinstance(section, list) for entry in section]
+    return any(
+        "image" in entry if isinstance(entry, dict) else str(entry).endswith((".nii", ".nii.gz")) for entry in entries
+    )
+
+
+def match_datalists(folder: Path, files: list[Path]) -> list[Layout]:
+    """One layout for each datalist that lies in the folder itself."""
+    if any(path.parent == folder / "imagesTr" and re.search(r"_\d{4}$", stem(path)) for path in files):
+        return []  # nnU-Net's first version lists files there that exist only with the number of a channel
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        if not path.name.startswith("."):
+            content = read_json(path)
+            if is_datalist(content):
+                found.append(read_datalist(path, content))
+    return found
+
+
+def read_datalist(path: Path, content: dict[str, Any]) -> Layout:
+    """A MONAI datalist: lists of `{"image", "label"}` under training, validation, test or testing.
+
+    "image" is one 4D file, a list of four files or a case's folder, relative to the JSON file. Files whose names tell
+    their modality are put in canonical order; others are taken to be in it unless "channels", "channel_names" or
+    "modality" in the JSON says otherwise. "labels" (names of the values) or "label_convention" tell the values;
+    canonical without them. "case", "channels" and "label_convention" may also be given entry by entry. With "modality"
+    it is the decathlon's layout (Task01: channels FLAIR, T1w, T1gd, T2w).
+
+    MONAI's `load_decathlon_datalist` reads one list at a time, raises in several lines, and takes any string of an
+    entry, such as the case's name, for a path when a file of that name exists.
+    """
+    named = content.get("channels") or content.get("channel_names") or content.get("modality")
+    channels = _channels(named, path) if named else None
+    labels = content.get("labels")
+    convention = content.get("label_convention") or (convention_from_names(labels) if labels else "canonical")
+    cases: list[Case] = []
+    problems: list[CaseError] = []
+    for key, section in _SECTIONS.items():
+        for entry in content.get(key) or []:
+            entry = {"image": entry} if isinstance(entry, str) else entry
+            try:
+                case = _entry_case(entry, path, channels)
+            except CaseError as problem:
+                problems.append(problem)
+            else:
+                case["label_convention"] = entry.get("label_convention", convention)
+                cases.append({**case, "section": section})
+    name = "decathlon" if "modality" in content else "datalist"
+    return Layout(name, convention, *_without_repeats(cases, problems))
+
+
+def _entry_case(entry: object, path: Path, channels: list[str] | None) -> Case:
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), (str, list)):
+        raise CaseError(str(entry)[:60], path, 'an entry without "image"', 'give {"image": …, "label": …}')
+    image = entry["image"]
+    paths = [path.parent / file for file in (image if isinstance(image, list) else [image])]
+    name = str(entry.get("case") or _case_name(paths))
+    if "/" in name or name.startswith("."):
+        raise CaseError(name, path, "the name can't be that of a file", 'give another "case"')
+    files = [*paths, path.parent / entry["label"]] if entry.get("label") else paths
+    for file in files:
+        if not file.exists():
+            raise CaseError(name, file, f"is listed in {path.name} and does not exist", "add the file or mend the list")
+    channels = _channels(entry["channels"], path) if "channels" in entry else channels
+    case: Case = {"case": name}
+    if len(paths) == 1:
+        case["image"] = str(paths[0])
+        if channels and channels != list(CHANNELS) and not paths[0].is_dir():
+            case["channels"] = channels
+    elif len(paths) == len(CHANNELS):
+        told = [channel_of(file) for file in paths]
+        order = told if sorted(map(str, told)) == sorted(CHANNELS) else channels or list(CHANNELS)
+        case["image"] = [str(paths[order.index(channel)]) for channel in CHANNELS]
+    else:
+        raise CaseError(name, path, f"{len(paths)} images are listed", f"list the four of {', '.join(CHANNELS)}")
+    if entry.get("label"):
+        case["label"] = str(path.parent / entry["label"])
+    return case
+
+
+def _case_name(paths: list[Path]) -> str:
+    """The file's name, or what the names of four files have in common, or that of the folder they are in."""
+    if len(paths) == 1:
+        return stem(paths[0])
+    names = {re.split(r"[-_][^-_]*$", stem(path))[0] for path in paths}
+    return names.pop() if len(names) == 1 else paths[0].parent.name
+
+
+def _without_repeats(cases: list[Case], problems: list[CaseError]) -> tuple[list[Case], list[CaseError]]:
+    """Cases sorted by name, without those whose name is there more than once, and the problems with these added."""
+    counts = Counter(case["case"] for case in cases)
+    for name, count in sorted(counts.items()):
+        if count > 1:
+            images = [case["image"] for case in cases if case["case"] == name]
+            first, second = (image[0] if isinstance(image, list) else image for image in images[:2])
+            reason = f"the same case is there twice, also as {second}"
+            problems = [*problems, CaseError(name, first, reason, "keep one of them, or name them apart")]
+    return sorted((case for case in cases if counts[case["case"]] == 1), key=lambda case: case["case"]), problems

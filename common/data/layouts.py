@@ -1,0 +1,146 @@
+"""Recognise in which layout a folder holds its cases, by looking at it, and list them as MONAI dictionaries."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from ..errors import CaseError, InputError
+from .case_files import Case, Groups, Layout, assemble_cases, channel_of, find_files, stem
+from .json_layouts import is_datalist, match_datalists, match_nnunet, read_datalist, read_json
+
+__all__ = ["LAYOUTS", "Layout", "list_cases", "recognise"]
+
+LAYOUTS = {
+    "brats2018": "BraTS 2018 to 2021: <case>/<case>_t1.nii.gz, _t1ce, _t2, _flair, _seg",
+    "brats2023": "BraTS 2023 and later: <case>/<case>-t1n.nii.gz, -t1c, -t2w, -t2f, -seg",
+    "decathlon": "decathlon Task01: dataset.json with imagesTr/<case>.nii.gz (4D), labelsTr, imagesTs",
+    "nnunet": "nnU-Net raw: dataset.json with imagesTr/<case>_0000.nii.gz to _0003, labelsTr, imagesTs",
+    "bids": "BIDS: sub-*/[ses-*/]anat/*_T1w.nii.gz, *_ce-*_T1w, *_T2w, *_FLAIR; derivatives/*/sub-*/**/*_dseg",
+    "datalist": 'MONAI datalist: *.json with "training", "validation" or "testing" lists of {"image", "label"}',
+    "flat": "flat: <case>.nii.gz (4D); <case>_seg.nii.gz, labels/<case>.nii.gz or labels/final/<case>.nii.gz",
+}
+
+_BRATS_NAMES = {
+    "brats2018": (re.compile(r"(.+)_(t1|t1ce|t2|flair|seg)"), "brats2018"),
+    "brats2023": (re.compile(r"(.+)-(t1n|t1c|t2w|t2f|seg)"), "canonical"),
+}
+_BIDS_NAME = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)(?:_[a-z]+-[^_]+)*_(T1w|T2w|FLAIR|dseg|seg)")
+
+
+def _match_brats(name: str, files: list[Path]) -> Layout | None:
+    """Files of a case lie in a folder of their own, at most two levels down (HGG/<case>), or all in one folder."""
+    pattern, convention = _BRATS_NAMES[name]
+    groups: Groups = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        if match := pattern.fullmatch(stem(path)):
+            groups[match[1]]["label" if match[2] == "seg" else str(channel_of(path))].append(path)
+    if all(set(found) == {"label"} for found in groups.values()):
+        return None
+    return Layout(name, convention, *assemble_cases(groups, convention))
+
+
+def _match_bids(folder: Path, files: list[Path]) -> Layout | None:
+    """A case is a subject, or a subject's session where there are sessions: `sub-01`, `sub-01_ses-02`.
+
+    T1w with a `ce-` entity is t1c, T1w without one t1n. Labels are `_dseg` or `_seg` files with the subject's name, in
+    `anat` or in `derivatives`, with canonical values. `_mask` files are left alone: they don't tell NCR, ED and ET.
+    """
+    images = [path for path in files if path.parent.name == "anat" and _BIDS_NAME.fullmatch(stem(path))]
+    if not any(channel_of(path) for path in images):
+        return None
+    derivatives = folder / "derivatives"
+    derived = find_files(derivatives, depth=5) if derivatives.is_dir() else []
+    groups: Groups = defaultdict(lambda: defaultdict(list))
+    for path in [*(path for path in images if derivatives not in path.parents), *derived]:
+        match = _BIDS_NAME.fullmatch(stem(path))
+        if match and match[2] in ("dseg", "seg"):
+            groups[match[1]]["label"].append(path)
+        elif match and derivatives not in path.parents:
+            groups[match[1]][str(channel_of(path))].append(path)
+    return Layout("bids", "canonical", *assemble_cases(groups, "canonical"))
+
+
+def _match_flat(folder: Path, files: list[Path]) -> Layout | None:
+    """4D files side by side, in canonical channel order; the label folders are those of MONAI Label."""
+    here = {stem(path): path for path in files if path.parent == folder and channel_of(path) is None}
+    images = {name: path for name, path in here.items() if not name.endswith("_seg")}
+    if not images:
+        return None
+    labels = {stem(path): path for path in files if path.parent == folder / "labels"}
+    labels |= {stem(path): path for path in files if path.parent == folder / "labels" / "final"}
+    labels |= {name.removesuffix("_seg"): path for name, path in here.items() if name.endswith("_seg")}
+    cases: list[Case] = []
+    for name, path in images.items():
+        case = {"case": name, "image": str(path)}
+        if name in labels:
+            case["label"] = str(labels[name])
+        cases.append({**case, "label_convention": "canonical"})
+    repeats = [path for path in files if path.parent == folder and path not in here.values() and stem(path) in images]
+    problems = [
+        CaseError(stem(path), path, f"the same case is there twice, also as {images[stem(path)]}", "keep one of them")
+        for path in repeats
+    ]
+    broken = {problem.case for problem in problems}
+    return Layout("flat", "canonical", [case for case in cases if case["case"] not in broken], problems)
+
+
+def recognise(folder: Path | str) -> Layout:
+    """Recognise the layout of a folder (or of a datalist's JSON file) and list its cases; no image is opened.
+
+    Cases that can't be used are in `problems` of what is returned, and not an error: inference does the others.
+
+    Raises:
+        InputError: there is no such folder, it holds no image, no layout fits, or more than one does.
+    """
+    folder = Path(folder)
+    if folder.is_file() and folder.suffix == ".json":
+        content = read_json(folder)
+        if not is_datalist(content):
+            raise InputError(f'{folder}: has no list of {{"image": …}} entries; see {LAYOUTS["datalist"]}')
+        return read_datalist(folder, content)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder; give the folder that holds the cases, or a datalist's JSON file")
+    files = find_files(folder, depth=3)
+    fitting = [_match_brats(name, files) for name in _BRATS_NAMES]
+    fitting += [match_nnunet(folder, files), _match_bids(folder, files), _match_flat(folder, files)]
+    found = [layout for layout in [*fitting, *match_datalists(folder, files)] if layout is not None]
+    if len(found) > 1:
+        raise InputError(
+            f"{folder}: more than one layout fits ({', '.join(layout.name for layout in found)}); "
+            "keep one in the folder, or give the path of the datalist's JSON file"
+        )
+    if not found and not files:
+        raise InputError(f"{folder}: holds no .nii or .nii.gz file; give the folder that holds the cases")
+    if not found:
+        raise InputError(f"{folder}: no known layout, e.g. {files[0]} fits none of: {' | '.join(LAYOUTS.values())}")
+    return found[0]
+
+
+def list_cases(folder: Path | str, labelled: bool = False) -> list[Case]:
+    """The cases of a folder as MONAI dictionaries, all of them usable as far as their names tell.
+
+    Args:
+        folder: as `recognise` takes it.
+        labelled: every case must have a label, as training needs; what the layout sets apart as test is left out.
+
+    Raises:
+        InputError: what `recognise` raises; or cases can't be used or have no label, all of them named.
+    """
+    layout = recognise(folder)
+    cases, problems = layout.cases, layout.problems
+    if labelled:
+        cases = [case for case in cases if case.get("section") != "test"]
+        for case in cases:
+            if "label" not in case:
+                image = case["image"][0] if isinstance(case["image"], list) else case["image"]
+                problems = [*problems, CaseError(case["case"], image, "has no label", "add it or take the case out")]
+        cases = [case for case in cases if "label" in case]
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise InputError(f"{folder}: {len(problems)} cases can't be used: {' | '.join(map(str, problems))}")
+    if not cases:
+        raise InputError(f"{folder}: holds no case with a label; add labels, or name another folder")
+    return cases

@@ -1,0 +1,118 @@
+"""Divide cases into training, validation and test, by patient, once, and keep to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import write_text
+from ..errors import InputError
+from .case_files import Case
+from .json_layouts import read_json
+
+__all__ = ["PARTS", "partition_cases", "patient_of"]
+
+PARTS = ("training", "validation", "test")
+
+
+def patient_of(case: str) -> str:
+    """The patient that a case's name tells; the name itself where it tells none.
+
+    BraTS 2023 and later: `BraTS-MET-00110-000` is a time point of `BraTS-MET-00110`. BIDS: `sub-01_ses-02` is a session
+    of `sub-01`.
+    """
+    if match := re.fullmatch(r"(BraTS-[A-Za-z]+-\d+)-\d+|(sub-[^_]+)_ses-.+", case):
+        return match[1] or match[2]
+    return case
+
+
+def _draw(patients: list[str], fractions: Sequence[float], seed: int) -> dict[str, set[str]]:
+    """Patients of each part; see `partition_cases` for collections of one or two."""
+    shuffled = [patients[index] for index in np.random.default_rng(seed).permutation(len(patients))]
+    wanted = [name for name, fraction in zip(PARTS, fractions, strict=True) if fraction > 0]
+    if len(shuffled) < len(wanted):
+        warnings.warn(
+            f"{len(shuffled)} patient(s) for {', '.join(wanted)}: parts share them, so scores aren't of unseen ones",
+            stacklevel=3,
+        )
+        return {name: {shuffled[0 if name == "training" else -1]} if name in wanted else set() for name in PARTS}
+    held_back = {
+        name: max(1, round(fraction * len(shuffled))) if fraction > 0 else 0
+        for name, fraction in zip(PARTS[1:], fractions[1:], strict=True)
+    }
+    # Rounding up both in a small collection must leave somebody to train on.
+    while sum(held_back.values()) >= len(shuffled):
+        held_back[max(held_back, key=lambda name: held_back[name])] -= 1
+    validation, test = held_back["validation"], held_back["test"]
+    return {
+        "training": set(shuffled[validation + test :]),
+        "validation": set(shuffled[:validation]),
+        "test": set(shuffled[validation : validation + test]),
+    }
+
+
+def partition_cases(
+    cases: Sequence[Case],
+    file: Path | str,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+) -> dict[str, list[Case]]:
+    """Divide cases by patient, at random; or as the file says, where it exists.
+
+    All cases of a patient are in the same part. A part whose fraction isn't 0 has at least one patient. With fewer
+    patients than such parts (a warning tells) the first trains and the last is in all the others: a single case is in
+    every part, as for a test that a network can learn it at all.
+
+    Args:
+        cases: dictionaries of `common.data.layouts`; their order doesn't matter.
+        file: JSON file, written where it doesn't exist: seed, fractions and the names of the cases in each part. One
+            with nothing but the names, made elsewhere, is used as it is.
+        fractions: of patients for training, validation and test; they add up to 1.
+        seed: of the drawing.
+
+    Returns:
+        "training", "validation" and "test", each a list of cases sorted by name.
+
+    Raises:
+        InputError: bad fractions, no cases, or a file that isn't of these cases, this seed or these fractions.
+    """
+    if len(fractions) != 3 or not all(0 <= f <= 1 for f in fractions) or fractions[0] == 0:
+        raise InputError(f"fractions {list(fractions)}: give three numbers from 0 to 1, that of training above 0")
+    if abs(sum(fractions) - 1) > 1e-6:
+        raise InputError(f"fractions {list(fractions)} add up to {sum(fractions):g}; make it 1")
+    if not cases:
+        raise InputError("there are no cases to divide; name a folder that holds some")
+    file, by_name = Path(file), {case["case"]: case for case in cases}
+    if len(by_name) < len(cases):
+        raise InputError("two cases have the same name; name them apart")
+    if file.exists():
+        parts = _read_parts(file, set(by_name), fractions, seed)
+    else:
+        drawn = _draw(sorted({patient_of(name) for name in by_name}), fractions, seed)
+        parts = {part: sorted(n for n in by_name if patient_of(n) in drawn[part]) for part in PARTS}
+        content = {"seed": seed, "fractions": list(fractions), "parts": parts}
+        write_text(file, json.dumps(content, indent=1) + "\n")
+    return {part: [by_name[name] for name in sorted(names)] for part, names in parts.items()}
+
+
+def _read_parts(file: Path, names: set[str], fractions: Sequence[float], seed: int) -> dict[str, list[str]]:
+    remedy = "delete the file to divide anew, or name another"
+    content = read_json(file)
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, dict) or set(parts) != set(PARTS) or not all(isinstance(p, list) for p in parts.values()):
+        raise InputError(f'{file}: is no partition ("parts" with lists {", ".join(PARTS)}); {remedy}')
+    for key, wanted in (("seed", seed), ("fractions", list(fractions))):
+        if content.get(key, wanted) != wanted:
+            raise InputError(f"{file}: was drawn with {key} {content[key]} and not {wanted}; {remedy}")
+    listed = {name for part in parts.values() for name in part}
+    for reason, differing in (("does not list", names - listed), ("lists", listed - names)):
+        if differing:
+            shown = ", ".join(sorted(differing)[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
+            which = "which the data set has" if reason == "does not list" else "which the data set lacks"
+            raise InputError(f"{file}: {reason} {shown}, {which}; {remedy}")
+    return {part: parts[part] for part in PARTS}

@@ -1,0 +1,253 @@
+"""Draws the record of a generated brain. Nothing is rendered here, and nothing random happens after this.
+
+What helps a network most on real scans is variety of looks, so contrasts between tissues, textures, blur, bias and
+gamma are drawn from wide ranges per scan and modality, and a lesion's contrast in T1 independently of that in T1c.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import InputError
+from .phantom_record import Appearance, Head, Lesion, Phantom, Quadruple, Spot, Triple
+
+__all__ = ["KINDS", "MAX_DIAMETER", "draw_phantom"]
+
+KINDS = ("metastases", "glioma", "mixed")
+
+MAX_DIAMETER = 40.0
+"""Largest metastasis, mm."""
+
+MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+
+# Ranges of the means per modality, in the order grey, deep, fluid, vessel, in multiples of white matter.
+TISSUES: dict[str, tuple[tuple[float, float], ...]] = {
+    "t1n": ((0.60, 0.88), (0.72, 0.95), (0.20, 0.50), (0.60, 1.10)),
+    "t1c": ((0.66, 1.00), (0.80, 1.02), (0.20, 0.50), (1.20, 2.20)),
+    "t2w": ((1.12, 1.60), (0.95, 1.25), (2.00, 4.20), (0.40, 0.90)),
+    "t2f": ((0.98, 1.30), (0.95, 1.15), (0.15, 0.50), (0.50, 0.90)),
+}
+
+# Ranges of a white-matter lesion's factors, per modality.
+WHITE_MATTER_LESION = ((0.75, 1.0), (0.75, 1.0), (1.15, 1.8), (1.25, 1.8))
+
+
+class _Draw:
+    """Random numbers rounded to four decimals, which keeps the record short and its JSON exact."""
+
+    def __init__(self, seed: int, index: int) -> None:
+        self.generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
+
+    def between(self, low: float, high: float) -> float:
+        return round(float(self.generator.uniform(low, high)), 4)
+
+    def log_between(self, low: float, high: float) -> float:
+        return round(float(np.exp(self.generator.uniform(np.log(low), np.log(high)))), 4)
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.generator.random() < probability)
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer from low to high, both included."""
+        return int(self.generator.integers(low, high + 1))
+
+    def four(self, *ranges: tuple[float, float]) -> Quadruple:
+        a, b, c, d = (self.between(*one) for one in ranges)
+        return a, b, c, d
+
+    def stretch(self, amount: float) -> Triple:
+        logs = self.generator.uniform(-amount, amount, 3)
+        a, b, c = (round(float(value), 4) for value in np.exp(logs - logs.mean()))
+        return a, b, c
+
+    def place(self, depth: tuple[float, float], scale: Triple, cerebellum: float = 0.0) -> Triple:
+        """A point at least `depth[0]` mm below the brain's surface and off the midline."""
+        side = 1 if self.chance(0.5) else -1
+        if self.chance(cerebellum):
+            x, y, z = side * self.between(12, 28), self.between(-58, -42), self.between(-42, -32)
+        else:
+            direction = self.generator.standard_normal(3)
+            direction /= np.linalg.norm(direction)
+            # Radii of the cerebrum's upper half; the flat lower half takes no centres below z = -6 mm.
+            radii = np.maximum(np.array([64.0, 79.0, 56.0]) - self.between(*depth), 8)
+            x, y, z = (float(value) for value in direction * radii)
+            x, z = side * max(abs(x), 9.0), max(abs(z) * (1 if self.chance(0.8) else -1), -6.0)
+        a, b, c = (round(value * factor, 4) for value, factor in zip((x, y, z), scale, strict=True))
+        return a, b, c
+
+
+def draw_phantom(seed: int, index: int, kind: str = "mixed") -> Phantom:
+    """Draw one generated brain.
+
+    Args:
+        seed: seed of the set.
+        index: number of the case in the set; each case has a stream of its own, however many there are.
+        kind: "metastases", "glioma", or "mixed" for either with equal chance.
+
+    Returns:
+        The record, which `render_phantom` turns into images and a label map.
+
+    Raises:
+        InputError: a kind other than these, or a negative seed or index.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind of phantom {kind!r} is not known; choose one of {', '.join(KINDS)}")
+    for name, value in (("seed", seed), ("index", index)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"{name} of a phantom must be an integer of at least 0, not {value!r}")
+    draw = _Draw(seed, index)
+    either = ("metastases", "glioma")[draw.integer(0, 1)]
+    kind = either if kind == "mixed" else kind
+    head = _draw_head(draw)
+    lesions = _draw_metastases(draw, head) if kind == "metastases" else _draw_glioma(draw, head)
+    t1n, t1c, t2w, t2f = (_draw_appearance(draw, name) for name in MODALITIES)
+    return Phantom(
+        seed=seed,
+        index=index,
+        kind=kind,
+        texture=draw.integer(0, 2**31 - 1),
+        head=head,
+        caps=draw.between(0.5, 4.0),
+        lesions=lesions,
+        spots=_draw_spots(draw, head),
+        appearance=(t1n, t1c, t2w, t2f),
+    )
+
+
+def _draw_head(draw: _Draw) -> Head:
+    size = draw.between(0.94, 1.04)
+    a, b, c = draw.stretch(0.03)
+    return Head(
+        scale=(round(size * a, 4), round(size * b, 4), round(size * c, 4)),
+        deformation=draw.between(1.5, 3.5),
+        sulcus_width=draw.between(0.3, 1.1),
+        sulcus_depth=draw.between(11.0, 17.0),
+        cortex=draw.between(2.4, 3.4),
+        ventricles=draw.log_between(0.8, 1.8),
+        vessels=draw.between(0.6, 1.3),
+        sinus=draw.between(1.5, 4.0),
+    )
+
+
+def _draw_metastases(draw: _Draw, head: Head) -> tuple[Lesion, ...]:
+    """One to fifteen, half of the scans with one or two; the first is the largest, the others mostly small."""
+    count = min(int(draw.generator.geometric(0.5)), 15) if draw.chance(0.7) else draw.integer(4, 15)
+    radii = [draw.log_between(9.0, MAX_DIAMETER / 2 / 1.15)]
+    radii += [draw.log_between(1.5, max(0.7 * radii[0], 3.0)) for _ in range(count - 1)]
+    lesions: list[Lesion] = []
+    for radius in radii:
+        centre = _place_apart(draw, head, lesions, radius, depth=(6 + 0.7 * radius, 24 + 0.7 * radius), cerebellum=0.15)
+        if centre is None:
+            continue
+        pattern = "solid" if radius < 4 or draw.chance(0.15) else "ring"
+        # Small metastases often have no edema, those above 7 mm always do.
+        edema = draw.between(0.4, 1.4) * radius + draw.between(0, 5) if draw.chance(0.3 + 0.1 * radius) else 0.0
+        lesions.append(
+            _draw_lesion(
+                draw, centre, radius, pattern, round(min(edema, 25.0), 4), irregularity=draw.between(0.05, 0.2)
+            )
+        )
+    return tuple(lesions)
+
+
+def _draw_glioma(draw: _Draw, head: Head) -> tuple[Lesion, ...]:
+    """One focus, sometimes with a satellite; a fifth do not enhance."""
+    pattern = ("ring", "patchy", "none", "solid")[int(draw.generator.choice(4, p=(0.55, 0.2, 0.2, 0.05)))]
+    radius = draw.log_between(12.0, 24.0)
+    lesions: list[Lesion] = []
+    sizes = [radius] + ([round(radius * draw.between(0.3, 0.6), 4)] if draw.chance(0.25) else [])
+    for size in sizes:
+        centre = _place_apart(draw, head, lesions, size, depth=(10 + 0.7 * size, 34 + 0.4 * size), cerebellum=0.02)
+        if centre is None:
+            continue
+        edema = round(draw.between(0.25, 0.9) * size + draw.between(1, 6), 4)
+        lesions.append(_draw_lesion(draw, centre, size, pattern, edema, irregularity=draw.between(0.2, 0.4)))
+    return tuple(lesions)
+
+
+def _place_apart(
+    draw: _Draw, head: Head, others: list[Lesion], radius: float, depth: tuple[float, float], cerebellum: float
+) -> Triple | None:
+    """A centre whose core stays clear of the other cores, None where no room is found."""
+    for _ in range(50):
+        centre = draw.place(depth, head.scale, cerebellum if radius < 14 else 0.0)
+        if all(np.linalg.norm(np.subtract(centre, o.centre)) > 1.2 * (radius + o.radius) + 4 for o in others):
+            return centre
+    return None
+
+
+def _draw_lesion(draw: _Draw, centre: Triple, radius: float, pattern: str, edema: float, irregularity: float) -> Lesion:
+    faint = draw.chance(0.2)
+    thin = draw.chance(0.3)
+    rim = draw.between(1.0, 1.8) if thin else draw.between(0.15, 0.4) * radius + 1.0
+    if pattern == "none":
+        # Solid tumour that does not enhance looks much like edema, with less water than a necrosis has.
+        core = draw.four((0.60, 0.92), (0.60, 0.95), (1.40, 2.30), (1.25, 1.90))
+    else:
+        core = draw.four((0.40, 0.90), (0.35, 0.85), (1.40, 3.20), (0.60, 1.80))
+    return Lesion(
+        centre=centre,
+        radius=radius,
+        stretch=draw.stretch(0.15),
+        irregularity=irregularity,
+        pattern=pattern,
+        rim=round(rim, 4),
+        gap=draw.between(0.15, 0.5) if pattern == "patchy" or draw.chance(0.35) else 0.0,
+        edema=edema,
+        softness=draw.between(0.8, 4.0),
+        push=draw.between(0.0, 0.3),
+        edema_contrast=draw.four((0.70, 0.98), (0.70, 1.02), (1.25, 2.00), (1.45, 2.20)),
+        enhancing_level=draw.four((0.65, 1.15), (1.15, 1.35) if faint else (1.35, 2.20), (1.10, 2.10), (1.15, 1.90)),
+        core_level=core,
+        spread=draw.between(0.04, 0.15),
+    )
+
+
+def _draw_spots(draw: _Draw, head: Head) -> tuple[Spot, ...]:
+    spots = []
+    for _ in range(draw.integer(0, 6) if draw.chance(0.75) else draw.integer(6, 25)):
+        a, b, c = draw.stretch(0.35)
+        size = draw.log_between(1.2, 4.5)
+        spots.append(
+            Spot(
+                centre=draw.place((16.0, 42.0), head.scale),
+                radius=(round(size * a, 4), round(size * b, 4), round(size * c, 4)),
+                contrast=draw.four(*WHITE_MATTER_LESION),
+                white_only=True,
+            )
+        )
+    for _ in range(draw.integer(1, 3) if draw.chance(0.5) else 0):
+        # Artefacts: a smooth gain in one modality, most often FLAIR, near the surface, where coils and air are.
+        contrast = [1.0, 1.0, 1.0, 1.0]
+        contrast[3 if draw.chance(0.7) else draw.integer(0, 2)] = draw.between(1.2, 1.6)
+        spots.append(
+            Spot(
+                centre=draw.place((2.0, 12.0), head.scale),
+                radius=(draw.between(4, 14), draw.between(4, 14), draw.between(3, 8)),
+                contrast=(contrast[0], contrast[1], contrast[2], contrast[3]),
+                white_only=False,
+            )
+        )
+    return tuple(spots)
+
+
+def _draw_appearance(draw: _Draw, modality: str) -> Appearance:
+    grey, deep, fluid, vessel = draw.four(*TISSUES[modality])
+    flair = modality == "t2f"
+    # One modality of most examinations is a volume with thin slices, the others have thick ones.
+    thick = draw.chance(0.5)
+    return Appearance(
+        grey=grey,
+        deep=deep,
+        fluid=fluid,
+        vessel=vessel,
+        spread=(draw.between(0.01, 0.05), draw.between(0.01, 0.05), draw.between(0.01, 0.06)),
+        caps=draw.between(1.05, 1.5) if flair else draw.between(1.0, 1.2) if modality == "t2w" else 1.0,
+        blur=draw.between(0.3, 0.8),
+        slice_axis=2 if draw.chance(0.8) else draw.integer(0, 1),
+        slice_blur=draw.between(1.2, 2.2) if thick else draw.between(0.3, 0.8),
+        bias=draw.between(0.02, 0.10),
+        gamma=draw.between(0.8, 1.25),
+        noise=draw.between(0.01, 0.06),
+        gain=round(draw.log_between(150, 900), 1),
+    )

@@ -1,0 +1,173 @@
+"""The record of a generated brain: every random choice as plain numbers, fit for JSON.
+
+Lengths are in mm in a head frame whose origin is the centre of the image and whose axes point right, anterior and
+superior. Intensities are multiples of the white matter's mean in the same modality. Four-tuples are in the order
+t1n t1c t2w t2f.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+__all__ = ["Appearance", "Head", "Lesion", "Phantom", "Spot"]
+
+Triple = tuple[float, float, float]
+Quadruple = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One person's anatomy.
+
+    Attributes:
+        scale: size along the three axes, 1 for the mean adult brain (132 x 162 x 131 mm).
+        deformation: amplitude of the smooth deformation that makes the two sides differ, mm.
+        sulcus_width: half the width of a sulcus, mm; grows with atrophy.
+        sulcus_depth: mean depth of the sulci, mm.
+        cortex: thickness of the grey ribbon, mm.
+        ventricles: calibre of the ventricles, 1 for a healthy adult.
+        vessels: radius of the cortical veins, mm.
+        sinus: radius of the superior sagittal sinus, mm.
+    """
+
+    scale: Triple
+    deformation: float
+    sulcus_width: float
+    sulcus_depth: float
+    cortex: float
+    ventricles: float
+    vessels: float
+    sinus: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesion:
+    """A metastasis or a focus of a glioma.
+
+    Attributes:
+        centre: where it is, mm.
+        radius: mean radius of the tumour core (enhancing and necrotic parts together), mm.
+        stretch: factors on the distance along the three axes; their product is 1.
+        irregularity: amplitude of the core's deformation as a fraction of its radius.
+        pattern: "solid" (enhances throughout), "ring" (a rim around necrosis), "patchy" or "none" (does not enhance).
+        rim: thickness of the enhancing rim, mm.
+        gap: fraction of the rim (ring) or of the core (patchy) that does not enhance.
+        edema: how far the edema reaches beyond the core, mm; 0 for none.
+        softness: width of the edema's edge, mm.
+        push: how far the core displaces what is around it, as a fraction of its radius.
+        edema_contrast: factors on the tissue that the edema soaks, per modality.
+        enhancing_level: intensity of the enhancing part per modality.
+        core_level: intensity of the non-enhancing or necrotic part per modality.
+        spread: amplitude of the texture inside the lesion, relative.
+    """
+
+    centre: Triple
+    radius: float
+    stretch: Triple
+    irregularity: float
+    pattern: str
+    rim: float
+    gap: float
+    edema: float
+    softness: float
+    push: float
+    edema_contrast: Quadruple
+    enhancing_level: Quadruple
+    core_level: Quadruple
+    spread: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    """A bright place that is no tumour: a white-matter lesion or an artefact. It is labelled background.
+
+    Attributes:
+        centre: where it is, mm.
+        radius: its radii along the three axes, mm.
+        contrast: factors on what lies there, per modality.
+        white_only: True for a white-matter lesion, False for an artefact, which knows no tissue.
+    """
+
+    centre: Triple
+    radius: Triple
+    contrast: Quadruple
+    white_only: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Appearance:
+    """How one modality of one scan looks.
+
+    Attributes:
+        grey, deep, fluid, vessel: means of cortex, deep nuclei, cerebrospinal fluid and vessels; white matter is 1.
+        spread: amplitude of the texture inside tissue, relative, at scales of about 25, 8 and 3 mm.
+        caps: factor on the white matter beside the ventricles.
+        blur: standard deviation of the point spread, mm.
+        slice_axis: axis across the slices.
+        slice_blur: standard deviation of the slice profile, mm.
+        bias: amplitude of the bias field's logarithm.
+        gamma: exponent on the intensities.
+        noise: standard deviation of the noise in either channel of the receiver, relative to white matter.
+        gain: what white matter is in the units of the file.
+    """
+
+    grey: float
+    deep: float
+    fluid: float
+    vessel: float
+    spread: Triple
+    caps: float
+    blur: float
+    slice_axis: int
+    slice_blur: float
+    bias: float
+    gamma: float
+    noise: float
+    gain: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Phantom:
+    """A generated brain before rendering.
+
+    Attributes:
+        seed: what it was drawn from, together with `index`.
+        index: number of the case in its set.
+        kind: "metastases" or "glioma".
+        texture: seed of the random fields (folds, deformations, textures, noise).
+        head: the anatomy.
+        caps: how far the bright caps around the ventricles reach, mm.
+        lesions: what is labelled.
+        spots: what looks like a lesion and is not labelled.
+        appearance: t1n, t1c, t2w, t2f.
+    """
+
+    seed: int
+    index: int
+    kind: str
+    texture: int
+    head: Head
+    caps: float
+    lesions: tuple[Lesion, ...]
+    spots: tuple[Spot, ...]
+    appearance: tuple[Appearance, Appearance, Appearance, Appearance]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and numbers, ready for `json.dump`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Phantom:
+        """The inverse of `to_dict`, also after a trip through JSON, which turns tuples into lists."""
+        parts: dict[str, Any] = {
+            "head": _build(Head, record["head"]),
+            "lesions": tuple(_build(Lesion, lesion) for lesion in record["lesions"]),
+            "spots": tuple(_build(Spot, spot) for spot in record["spots"]),
+            "appearance": tuple(_build(Appearance, one) for one in record["appearance"]),
+        }
+        return cls(**{**record, **parts})
+
+
+def _build(kind: Any, record: dict[str, Any]) -> Any:
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})

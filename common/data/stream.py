@@ -1,0 +1,108 @@
+"""Cases one after another, where a bad one doesn't stop the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from ..errors import CaseError, InputError, find_input_error
+from .layouts import recognise
+
+__all__ = ["CaseStream", "cases_to_do", "pair_predictions"]
+
+logger = logging.getLogger(__name__)
+
+
+def cases_to_do(dataset_dir: str, output_dir: str, overwrite: bool = False) -> list[dict[str, Any] | CaseError]:
+    """The cases of a folder, in any layout, that have no label map in `output_dir` yet.
+
+    A case whose files are incomplete is in the list as its error, for `CaseStream` to report among the others.
+
+    Args:
+        dataset_dir: folder in one of the layouts of `common.data.layouts`.
+        output_dir: where `<case>.nii.gz` appears when a case is finished.
+        overwrite: do finished cases again.
+    """
+    layout = recognise(dataset_dir)
+    todo = [case for case in layout.cases if overwrite or not (Path(output_dir) / f"{case['case']}.nii.gz").exists()]
+    if finished := len(layout.cases) - len(todo):
+        logger.info(
+            "%d of %d cases are finished already; --overwrite True does them again", finished, len(layout.cases)
+        )
+    return [*todo, *layout.problems]
+
+
+def pair_predictions(
+    predictions_dir: str, cases: Sequence[dict[str, Any]], convention: str = "canonical"
+) -> list[dict[str, Any]]:
+    """Label maps made elsewhere beside their references, as entries `image` (the prediction), `label` and `case`.
+
+    Args:
+        predictions_dir: holds `<case>.nii.gz` or `<case>.nii`.
+        cases: from `common.data.layouts.list_cases`; those without a label are left out.
+        convention: the label convention of the predictions.
+
+    Raises:
+        InputError: when no case has a label, or a case has no prediction; all of them are named.
+    """
+    folder = Path(predictions_dir)
+    labelled = [case for case in cases if "label" in case]
+    if not labelled:
+        raise InputError("none of the cases has a label to compare with; give a --dataset_dir with labels")
+    pairs: list[dict[str, Any]] = []
+    missing = []
+    for case in labelled:
+        found = [path for end in (".nii.gz", ".nii") if (path := folder / f"{case['case']}{end}").is_file()]
+        if not found:
+            missing.append(case["case"])
+            continue
+        pair = {key: case[key] for key in ("case", "label", "label_convention") if key in case}
+        pairs.append(pair | {"image": str(found[0]), "image_convention": convention})
+    if missing:
+        raise InputError(
+            f"no prediction in {folder} for {', '.join(missing)}: predict these cases first, "
+            "or leave them out of --dataset_dir"
+        )
+    return pairs
+
+
+class CaseStream(IterableDataset):
+    """Prepares cases one after another; a case that fails is logged, kept in `failures`, and left out.
+
+    Iterate it from one process only (MONAI's ThreadDataLoader prepares the next case in a thread while the network
+    works on the last), since `failures` isn't shared among processes.
+
+    Args:
+        data: dictionaries of cases; a CaseError among them counts as a case that failed.
+        transform: prepares a case, e.g. a MONAI Compose.
+    """
+
+    def __init__(self, data: Sequence[dict[str, Any] | CaseError], transform: Callable[[Any], Any]) -> None:
+        self.data = list(data)
+        self.transform = transform
+        self.failures: list[InputError] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.data:
+            try:
+                if isinstance(item, CaseError):
+                    raise item
+                prepared = self.transform(item)
+            except Exception as error:
+                found = find_input_error(error)
+                if found is None:
+                    raise
+                logger.error("%s", found)
+                self.failures.append(found)
+            else:
+                yield prepared
+
+    def raise_failures(self) -> None:
+        """Raise one InputError that lists the cases that failed; nothing happens where none did."""
+        if self.failures:
+            listed = " | ".join(str(failure) for failure in self.failures)
+            raise InputError(f"{len(self.failures)} of {len(self.data)} cases failed: {listed}")

@@ -1,0 +1,95 @@
+"""A bad case is told and left out; finished ones are passed over; predictions meet their references."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.data.stream import CaseStream, cases_to_do, pair_predictions
+from common.data.writing import write_case
+from common.errors import CaseError, InputError
+
+
+def prepare(item: dict) -> dict:
+    if item["case"] == "bad":
+        try:
+            raise CaseError("bad", "bad.nii.gz", "is truncated", "copy it again")
+        except CaseError as error:
+            raise RuntimeError("applying transform") from error
+    if item["case"] == "defect":
+        raise KeyError("defect")
+    return {**item, "prepared": True}
+
+
+def test_bad_case_is_left_out_and_listed(caplog: pytest.LogCaptureFixture):
+    listed = CaseError("listed", None, "modality t1c is missing", "add it")
+    stream = CaseStream([{"case": "a"}, {"case": "bad"}, listed, {"case": "b"}], prepare)
+    with caplog.at_level(logging.ERROR):
+        assert [item["case"] for item in stream] == ["a", "b"]
+    assert caplog.messages == [
+        "case bad, bad.nii.gz: is truncated; copy it again",
+        "case listed: modality t1c is missing; add it",
+    ]
+    with pytest.raises(InputError, match=r"2 of 4 cases failed: case bad, .* \| case listed: "):
+        stream.raise_failures()
+
+
+def test_no_failures_raise_nothing():
+    stream = CaseStream([{"case": "a"}], prepare)
+    list(stream)
+    stream.raise_failures()
+
+
+def test_defect_in_the_code_is_not_swallowed():
+    with pytest.raises(KeyError):
+        list(CaseStream([{"case": "defect"}], prepare))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    images = np.random.default_rng(0).integers(0, 9, (4, 5, 5, 5)).astype(np.int16)
+    for name, label in (("a", images[0] % 4), ("b", images[0] % 4), ("c", None)):
+        write_case(tmp_path / "data", "brats2023", name, images, label, np.eye(4))
+    return tmp_path / "data"
+
+
+def test_finished_cases_are_passed_over(dataset: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.nii.gz").write_text("")
+    names = [case["case"] for case in cases_to_do(str(dataset), str(tmp_path / "out"))]
+    assert names == ["a", "c"]
+    assert len(cases_to_do(str(dataset), str(tmp_path / "out"), overwrite=True)) == 3
+
+
+def test_incomplete_case_is_in_the_list_as_its_error(dataset: Path, tmp_path: Path):
+    (dataset / "b" / "b-t1c.nii.gz").unlink()
+    cases = cases_to_do(str(dataset), str(tmp_path))
+    assert [case["case"] for case in cases if isinstance(case, dict)] == ["a", "c"]
+    assert "modality t1c is missing" in str(cases[-1])
+
+
+def test_predictions_are_paired_by_case(tmp_path: Path):
+    cases = [{"case": "a", "label": "a-seg.nii.gz", "label_convention": "brats2018", "image": []}, {"case": "c"}]
+    (tmp_path / "a.nii").write_text("")
+    assert pair_predictions(str(tmp_path), cases, "decathlon") == [
+        {
+            "case": "a",
+            "label": "a-seg.nii.gz",
+            "label_convention": "brats2018",
+            "image": str(tmp_path / "a.nii"),
+            "image_convention": "decathlon",
+        }
+    ]
+
+
+def test_missing_predictions_are_all_named(tmp_path: Path):
+    cases = [{"case": name, "label": "x"} for name in "abc"]
+    (tmp_path / "b.nii.gz").write_text("")
+    with pytest.raises(InputError, match=r"no prediction in .* for a, c: predict these cases first"):
+        pair_predictions(str(tmp_path), cases)
+
+
+def test_nothing_to_compare_with(tmp_path: Path):
+    with pytest.raises(InputError, match="none of the cases has a label"):
+        pair_predictions(str(tmp_path), [{"case": "a"}])
