@@ -1,0 +1,191 @@
+"""What the supervised attention of CGA U-Net sees and does, in the surroundings of the lesion.
+
+Li et al., "Category Guided Attention Network for Brain Tumor Segmentation in MRI", 2021: Fig. 7 shows the attention map
+of each class, Fig. 6 channels of the feature map before and after the intra-class update.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from monai.data import MetaTensor
+from monai.inferers import SimpleInferer
+from monai.transforms import DivisiblePad, ResampleToMatch, SpatialCrop
+from torch import nn
+
+from ..data.labels import LABEL_NAMES, REGIONS
+from ..inferers.mixed_precision import MixedPrecisionInferer
+from .pictures import Picture, dark_figure, encode_picture
+from .planes import View, choose_slice, draw_contour, find_lesion, mark_sides, orient, show_slice
+
+__all__ = ["CropStudy", "draw_attention", "draw_features", "match_grid", "study_crop"]
+
+CROP, DIVISOR = 128, 16
+CHANNELS_SHOWN = 4
+TILE_PIXELS = 260
+CLASS_NAMES = {
+    "background": "Background",
+    "NCR": "Necrotic or non-enhancing core (NCR)",
+    "ED": "Edema (ED)",
+    "ET": "Enhancing tumour (ET)",
+}
+
+
+class CropStudy(NamedTuple):
+    """What a network did with a crop (4, X, Y, Z).
+
+    Args:
+        image: the crop, channels in canonical order, normalised.
+        affine: of the crop.
+        probabilities: (labels, X, Y, Z).
+        attention: (labels, x, y, z), None where the network has no attention.
+        before, after: the feature map (C, x, y, z) before and after the update, likewise.
+    """
+
+    image: np.ndarray
+    affine: np.ndarray
+    probabilities: np.ndarray
+    attention: np.ndarray | None = None
+    before: np.ndarray | None = None
+    after: np.ndarray | None = None
+
+
+def study_crop(network: nn.Module, image: MetaTensor, centre: np.ndarray) -> CropStudy:
+    """Runs a network on a crop around a point and keeps what its submodule `attention` took in and gave out.
+
+    Args:
+        network: gives one tensor of logits (B, labels, D, H, W) in evaluation mode; left in that mode.
+        image: (4, X, Y, Z), preprocessed, with its affine.
+        centre: the point in mm, patient coordinates (RAS).
+    """
+    voxel = np.linalg.inv(image.affine.numpy()) @ np.append(centre, 1.0)
+    size = [min(CROP, n) for n in image.shape[1:]]
+    # The crop stays inside the image, so that it holds as much of it as fits.
+    low = [int(np.clip(round(v) - s // 2, 0, n - s)) for v, s, n in zip(voxel, size, image.shape[1:], strict=False)]
+    crop = DivisiblePad(DIVISOR)(SpatialCrop(roi_start=low, roi_end=np.add(low, size).tolist())(image))
+    assert isinstance(crop, MetaTensor)
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+        maps = {"attention": output.attention, "before": inputs[1], "after": output.features}
+        kept.update({name: value[0].float().cpu().numpy().copy() for name, value in maps.items()})
+
+    attention = getattr(network, "attention", None)
+    hook = attention.register_forward_hook(keep) if isinstance(attention, nn.Module) else None
+    device = next(network.parameters()).device
+    try:
+        with torch.inference_mode():
+            logits = MixedPrecisionInferer(SimpleInferer())(crop.as_tensor()[None].to(device), network.eval())
+    finally:
+        if hook is not None:
+            hook.remove()
+    probabilities = logits[0].softmax(dim=0).cpu().numpy()
+    return CropStudy(crop.numpy(), np.asarray(crop.affine, dtype=np.float64), probabilities, **kept)
+
+
+def match_grid(label: np.ndarray, affine: np.ndarray, study: CropStudy) -> np.ndarray:
+    """Brings a label map (X, Y, Z) of the scan to the grid of the crop, nearest neighbour, background outside."""
+    source = MetaTensor(torch.from_numpy(label.astype(np.float32))[None], affine=torch.from_numpy(affine))
+    target = MetaTensor(torch.zeros((1, *study.image.shape[1:])), affine=torch.from_numpy(study.affine))
+    matched = ResampleToMatch(mode="nearest", padding_mode="zeros")(source, target)
+    return matched[0].numpy().round().astype(np.uint8)
+
+
+def enlarge(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Brings maps (C, x, y, z) to the crop's grid (X, Y, Z) by linear interpolation.
+
+    Convolutions with stride and the label's nearest neighbours have cell i of a map at rate r at voxel r·i, not in the
+    middle of the r voxels that follow; so it is put there.
+    """
+    weights = []
+    for voxels, cells in zip(shape, maps.shape[1:], strict=True):
+        place = np.minimum(np.arange(voxels) * cells / voxels, cells - 1)
+        weights.append(np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(cells))))
+    return np.einsum("cxyz,ax,by,dz->cabd", maps, *weights, optimize=True)
+
+
+def _tile(view: View, index: int, outline: tuple[int, ...]) -> tuple[Figure, Axes]:
+    """An axial slice with a white outline of some labels: of the reference, dashed of the prediction without one."""
+    spacing = (view.spacing[0], view.spacing[1])
+    image = view.image[view.channel, :, :, index].T
+    figure, axes = dark_figure(TILE_PIXELS)
+    # Normalised, the background is no longer the darkest: it is 0 amid values of both signs.
+    brain = view.brain[:, :, index].T
+    low, high = np.percentile(image[brain], (1, 99.9)) if brain.any() else (0.0, 1.0)
+    show_slice(axes, np.where(brain, image, low), spacing, (float(low), float(high)))
+    if view.guide is not None:
+        mask = np.isin(view.guide[:, :, index].T, outline)
+        draw_contour(axes, mask, spacing, "white", dashed=view.guide is not view.reference)
+    mark_sides(axes, 0, 1, size=9)
+    return figure, axes
+
+
+def _view(study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray | None) -> tuple[View, int]:
+    image, spacing = orient(study.image, study.affine)
+    labels = [None if label is None else orient(label, study.affine)[0] for label in (reference, prediction)]
+    view = View(image, spacing, labels[0], labels[1])
+    guide = view.guide
+    return view, image.shape[3] // 2 if guide is None else choose_slice(find_lesion(guide), 2)
+
+
+def draw_attention(
+    case: str, study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray | None
+) -> list[Picture]:
+    """Draws the attention map of each class over an axial slice through the lesion (Fig. 7).
+
+    Args:
+        case: name, for the pictures' descriptions.
+        study: of the crop.
+        reference, prediction: label maps (X, Y, Z) on the crop's grid, canonical, or None.
+
+    Returns:
+        one picture a class; none where the network has no attention.
+    """
+    if study.attention is None:
+        return []
+    view, index = _view(study, reference, prediction)
+    maps, _ = orient(enlarge(study.attention, study.image.shape[1:]), study.affine)
+    pictures = []
+    for label, heat in enumerate(maps):
+        name = CLASS_NAMES[LABEL_NAMES[label]]
+        alt = f"Case {case}, axial plane, attention map of {name}, from {heat.min():.2f} to {heat.max():.2f}"
+        figure, axes = _tile(view, index, (label,) if label else REGIONS["WT"])
+        # The map is trained towards 0 and 1, so the scale is the same for all classes; where it is 0 the image shows.
+        values = heat[:, :, index].T
+        show_slice(axes, values, view.spacing[:2], (0.0, 1.0), "magma", alpha=0.85 * np.clip(values, 0, 1) ** 0.5)
+        pictures.append(encode_picture(figure, alt, name))
+    return pictures
+
+
+def draw_features(
+    case: str, study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray | None
+) -> list[Picture]:
+    """Draws the channels that the update changed most, before and after it (Fig. 6), in one scale for both.
+
+    Arguments as for `draw_attention`.
+
+    Returns:
+        pairs of pictures, before and after; none where there was no update.
+    """
+    if study.before is None or study.after is None or np.array_equal(study.before, study.after):
+        return []
+    view, index = _view(study, reference, prediction)
+    change = (study.after - study.before).std(axis=(1, 2, 3))
+    chosen = np.argsort(-change, kind="stable")[:CHANNELS_SHOWN]
+    pictures = []
+    for channel in chosen:
+        pair, _ = orient(
+            enlarge(np.stack([study.before[channel], study.after[channel]]), study.image.shape[1:]), study.affine
+        )
+        slices = pair[..., index]
+        limits = (float(slices.min()), float(slices.max()))
+        for heat, when in zip(pair, ("before", "after"), strict=True):
+            alt = f"Case {case}, axial plane, feature channel {channel} {when} the update"
+            figure, axes = _tile(view, index, REGIONS["WT"])
+            show_slice(axes, heat[:, :, index].T, view.spacing[:2], limits, "viridis")
+            pictures.append(encode_picture(figure, alt, f"Channel {channel}, {when}"))
+    return pictures

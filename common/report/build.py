@@ -1,0 +1,230 @@
+"""Gathers scans, predictions, scores, events and a bundle, and makes the report of them."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from ..data.labels import LABEL_NAMES, REGIONS
+from ..data.layouts import recognise
+from ..data.reading import read_image, read_label
+from ..errors import CaseError, InputError
+from ..running import find_bundle
+from .attention import CropStudy, draw_attention, draw_features, match_grid, study_crop
+from .bundle import Bundle, read_bundle
+from .confidence import count_confidence, draw_confidence
+from .curves import draw_curves, read_curves
+from .page import OPEN_CASES, CaseSection, Page, write_page
+from .planes import draw_planes, find_lesion
+from .tables import COLUMNS, Scores, format_score, mean_dice, read_scores
+
+__all__ = ["build_report", "report"]
+
+# Running the network takes longer than all the rest, so it is done for the cases that the page shows opened.
+STUDIED_CASES = OPEN_CASES
+
+_SUFFIX, _PROBABILITIES = ".nii.gz", "_probabilities.nii.gz"
+_MEND_PROBABILITIES = "remove the file, or run the inference again"
+
+
+class _Case(NamedTuple):
+    name: str
+    image: np.ndarray
+    affine: np.ndarray
+    reference: np.ndarray | None
+    prediction: np.ndarray
+
+
+def find_predictions(folder: Path | str) -> dict[str, Path]:
+    """The label maps `<case>.nii.gz` in a folder, by case.
+
+    Raises:
+        InputError: none there.
+    """
+    files = {
+        path.name.removesuffix(_SUFFIX): path
+        for path in sorted(Path(folder).glob(f"*{_SUFFIX}"))
+        if not path.name.endswith(_PROBABILITIES) and not path.name.startswith(".")
+    }
+    if not files:
+        raise InputError(
+            f"{folder}: no predictions <case>{_SUFFIX}; run the inference first, or give its output folder"
+        )
+    return files
+
+
+def _read_case(entry: Mapping[str, Any], path: Path, convention: str) -> _Case:
+    name = str(entry["case"])
+    image, affine = read_image(entry)
+    prediction, _ = read_label({**entry, "label": str(path), "label_convention": convention})
+    reference = read_label(entry)[0] if entry.get("label") else None
+    return _Case(name, image, affine, reference, prediction)
+
+
+def _centre(case: _Case) -> np.ndarray:
+    """The middle of the largest lesion, or of the brain where there is none, in mm."""
+    guide = next((x for x in (case.reference, case.prediction) if x is not None and x.any()), None)
+    mask = case.image.any(axis=0) if guide is None else find_lesion(guide)
+    places = np.argwhere(mask) if mask.any() else np.array([mask.shape])
+    return (case.affine @ np.append((places.min(axis=0) + places.max(axis=0)) / 2, 1.0))[:3]
+
+
+def _study(bundle: Bundle | None, entry: Mapping[str, Any], case: _Case) -> CropStudy | None:
+    if bundle is None or bundle.network is None:
+        return None
+    prepared = bundle.preprocessing({key: entry[key] for key in ("case", "image", "channels") if key in entry})
+    return study_crop(bundle.network, prepared["image"], _centre(case))
+
+
+def _confidence(case: _Case, file: Path, study: CropStudy | None) -> dict[str, np.ndarray] | None:
+    """Counts from the probability maps of the whole scan where they were written, else from the crop."""
+    if case.reference is None:
+        return None
+    if file.is_file():
+        try:
+            probabilities = np.moveaxis(np.asanyarray(nib.Nifti1Image.from_filename(file).dataobj), -1, 0)
+        except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+            raise CaseError(case.name, file, "probabilities can't be read", _MEND_PROBABILITIES) from error
+        if probabilities.shape != (len(LABEL_NAMES), *case.reference.shape):
+            reason = f"probabilities of shape {probabilities.shape}, reference of shape {case.reference.shape}"
+            raise CaseError(case.name, file, reason, _MEND_PROBABILITIES)
+        return count_confidence(probabilities, case.reference)
+    if study is not None:
+        return count_confidence(study.probabilities, match_grid(case.reference, case.affine, study))
+    return None
+
+
+def _section(case: _Case, study: CropStudy | None, scores: Scores | None) -> CaseSection:
+    dice = mean_dice(scores.cases.get(case.name, {})) if scores else math.nan
+    section = CaseSection(
+        name=case.name,
+        planes=draw_planes(case.name, case.image, case.affine, case.reference, case.prediction),
+        has_reference=case.reference is not None,
+        dice="" if math.isnan(dice) else format_score(dice, COLUMNS[0]).text,
+    )
+    if study is not None and study.attention is not None:
+        reference = None if case.reference is None else match_grid(case.reference, case.affine, study)
+        prediction = match_grid(case.prediction, case.affine, study)
+        section.attention.extend(draw_attention(case.name, study, reference, prediction))
+        section.features.extend(draw_features(case.name, study, reference, prediction))
+    return section
+
+
+def build_report(
+    dataset_dir: Path | str,
+    predictions_dir: Path | str,
+    out: Path | str,
+    scores: Path | str | None = None,
+    events: Path | str | None = None,
+    bundle: Path | str | None = None,
+    checkpoint: Path | str | None = None,
+    prediction_convention: str = "canonical",
+    max_cases: int = 12,
+) -> Path:
+    """Makes the report of a folder of predictions.
+
+    Args:
+        dataset_dir: the scans, in any layout that `common.data.layouts` knows.
+        predictions_dir: label maps `<case>.nii.gz` in the geometry of the scans.
+        out: file of the report; it appears only when it is whole.
+        scores: scores.json of the evaluation; the one in `predictions_dir` where not given, if there is one.
+        events: folder of TensorBoard's event files, for the learning curves.
+        bundle: folder of the bundle that predicted, for its name and, if it has weights, the attention in the first
+            cases, and the confidence in them where no `<case>_probabilities.nii.gz` was written.
+        checkpoint: weights to use instead of the bundle's `models/model.pt`.
+        prediction_convention: of the predictions, see `common.data.labels`.
+        max_cases: how many cases are pictured, lowest Dice first.
+
+    Returns:
+        the path of the report.
+
+    Raises:
+        InputError: what was given can't be used; CaseError where one case is at fault.
+    """
+    layout = recognise(dataset_dir)
+    entries = {str(entry["case"]): entry for entry in layout.cases}
+    predictions = find_predictions(predictions_dir)
+    for name, path in predictions.items():
+        if name not in entries:
+            raise CaseError(name, path, f"no such case in {dataset_dir}", "give the data set that was predicted")
+    if checkpoint is not None and bundle is None:
+        raise InputError(f"{checkpoint}: weights without a bundle; give the bundle's folder too")
+
+    file = Path(scores) if scores is not None else Path(predictions_dir) / "scores.json"
+    found = read_scores(file) if scores is not None or file.is_file() else None
+    means = {name: mean_dice(found.cases.get(name, {})) if found else math.nan for name in predictions}
+    order = sorted(predictions, key=lambda name: (math.isnan(means[name]), means[name], name))
+    ranked = [name for name in order if not math.isnan(means[name])]
+
+    source = read_bundle(bundle, checkpoint) if bundle is not None else None
+    sections, counts = [], []
+    for number, name in enumerate(order[:max_cases]):
+        case = _read_case(entries[name], predictions[name], prediction_convention)
+        study = _study(source, entries[name], case) if number < STUDIED_CASES else None
+        sections.append(_section(case, study, found))
+        counts.append(_confidence(case, Path(predictions_dir) / f"{name}{_PROBABILITIES}", study))
+    counted = [count for count in counts if count is not None]
+    chart = draw_confidence({r: sum((c[r] for c in counted), np.zeros(4, int)) for r in REGIONS}) if counted else None
+
+    facts = [
+        ("Data set", f"{Path(dataset_dir).resolve().name} ({layout.name})"),
+        ("Cases segmented", str(len(predictions))),
+    ]
+    if source is not None:
+        facts = [("Bundle", f"{source.name} {source.version}".strip()), *facts]
+    if source is not None and source.checkpoint is not None:
+        facts.append(("Weights", source.checkpoint.name))
+    page = Page(
+        title="Segmentation report" if source is None else f"{source.name}: segmentation report",
+        facts=facts,
+        cases=sections,
+        predicted=len(predictions),
+        scores=found,
+        worst=ranked[0] if ranked else None,
+        curves=draw_curves(read_curves(events)) if events is not None else [],
+        confidence=(chart, len(counted)) if chart is not None else None,
+    )
+    return write_page(page, out)
+
+
+def report(
+    dataset_dir: str,
+    predictions_dir: str,
+    out: str = "report.html",
+    scores: str | None = None,
+    events: str | None = None,
+    bundle: str | None = None,
+    checkpoint: str | None = None,
+    prediction_convention: str = "canonical",
+    max_cases: int = 12,
+) -> None:
+    """Make an HTML report of segmentations: pictures, scores, learning curves, attention, confidence.
+
+    The report is one file that opens in any browser and needs no network. Predictions are compared by eye with the
+    references in the data set, where it has any; scores come from the evaluation.
+
+    Example:
+        python -m common report data/phantoms runs/cga_unet/predictions --bundle cga_unet
+
+    Args:
+        dataset_dir: folder of the scans, in any known layout.
+        predictions_dir: folder of the predictions, one <case>.nii.gz each.
+        out: file to write.
+        scores: scores.json that the evaluation wrote; looked for in predictions_dir where not given.
+        events: folder of TensorBoard events that the training wrote, for learning curves.
+        bundle: name or folder of the bundle, for its name and, with its weights, attention maps and confidence.
+        checkpoint: weights instead of the bundle's models/model.pt.
+        prediction_convention: label values of the predictions: canonical (ET is 3), brats2018 (ET is 4) or decathlon.
+        max_cases: how many cases are pictured, lowest Dice first.
+    """
+    folder = find_bundle(str(bundle)) if bundle is not None else None
+    path = build_report(
+        dataset_dir, predictions_dir, out, scores, events, folder, checkpoint, prediction_convention, max_cases
+    )
+    print(f"report: {path}")

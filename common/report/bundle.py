@@ -1,0 +1,72 @@
+"""A bundle as the report needs it: its name, its network with weights, and its preprocessing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai.bundle import ConfigParser
+from torch import nn
+
+from ..errors import InputError
+from ..handlers.weights import load_weights
+
+__all__ = ["Bundle", "read_bundle"]
+
+
+class Bundle(NamedTuple):
+    """A bundle.
+
+    Args:
+        name, version: from its metadata.
+        network: in evaluation mode, with weights; None where the bundle has none yet.
+        preprocessing: the composed transforms of inference.
+        checkpoint: file of the weights, None where there is none.
+    """
+
+    name: str
+    version: str
+    network: nn.Module | None
+    preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
+    checkpoint: Path | None
+
+
+def read_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bundle:
+    """Reads a bundle's metadata and inference config, and loads its weights.
+
+    Args:
+        folder: of the bundle.
+        checkpoint: the weights; `models/model.pt` of the bundle where not given, and none where that isn't there.
+
+    Raises:
+        InputError: a config is missing or damaged, or the weights don't fit the network.
+    """
+    folder = Path(folder)
+    config = folder / "configs" / "inference.json"
+    try:
+        metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        parser = ConfigParser()
+        parser.read_config(str(config))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: no readable configs/metadata.json and configs/inference.json; give a bundle's folder"
+        ) from error
+    parser["bundle_root"] = str(folder)
+    for key in ("network_def", "preprocessing"):
+        if key not in parser:
+            raise InputError(f"{config}: no {key}; give a bundle whose inference has one")
+    path = Path(checkpoint) if checkpoint is not None else folder / "models" / "model.pt"
+    network = None
+    if checkpoint is not None or path.is_file():
+        network = parser.get_parsed_content("network_def")
+        load_weights(network, path)
+        network.eval()
+    return Bundle(
+        str(metadata.get("name", folder.name)),
+        str(metadata.get("version", "")),
+        network,
+        parser.get_parsed_content("preprocessing"),
+        path if network is not None else None,
+    )

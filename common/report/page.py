@@ -1,0 +1,103 @@
+"""The report as one HTML file that asks for nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from ..atomic import write_text
+from ..data.labels import REGIONS
+from .pictures import REGION_COLOURS, Chart, Picture
+from .tables import COLUMNS, Scores, format_score, table_rows
+
+__all__ = ["CaseSection", "Page", "render_page", "write_page"]
+
+REGION_NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
+OPEN_CASES = 3
+MISSING_SCORES = Scores({}, {})
+
+
+@dataclass(frozen=True)
+class CaseSection:
+    """What is shown of one case.
+
+    Args:
+        name: of the case.
+        planes: pictures of the three planes.
+        has_reference: whether a reference is drawn in them.
+        dice: mean over the regions as text, empty where it isn't known.
+        attention, features: pictures of the attention map and of the feature map, if any.
+    """
+
+    name: str
+    planes: list[Picture]
+    has_reference: bool
+    dice: str = ""
+    attention: list[Picture] = field(default_factory=list)
+    features: list[Picture] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page.
+
+    Args:
+        title: heading.
+        facts: what was run, as pairs of term and value.
+        cases: those pictured, in the order of the page.
+        predicted: number of cases that have a prediction.
+        scores: of the evaluation, None where there was none.
+        worst: name of the worst case, None where it isn't known.
+        curves: learning curves.
+        confidence: the confidence histogram, with the number of cases in it.
+    """
+
+    title: str
+    facts: list[tuple[str, str]]
+    cases: list[CaseSection]
+    predicted: int
+    scores: Scores | None = None
+    worst: str | None = None
+    curves: list[Chart] = field(default_factory=list)
+    confidence: tuple[Chart, int] | None = None
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scores = page.scores or MISSING_SCORES
+    dice = COLUMNS[0]
+    headline = {
+        region: {name: format_score(value, dice).text for name, value in numbers.get("dice", {}).items()}
+        for region, numbers in scores.summary.items()
+    }
+    return environment.get_template("template.html").render(
+        page=page,
+        scores=scores,
+        headline=headline,
+        columns=COLUMNS,
+        region_names=REGION_NAMES,
+        region_colours=REGION_COLOURS,
+        open_cases=OPEN_CASES,
+        case_rows={case: table_rows(regions) for case, regions in sorted(scores.cases.items())},
+        summary_rows={
+            statistic: table_rows({r: scores.summary.get(r, {}) for r in REGIONS}, statistic)
+            for statistic in ("mean", "std", "median")
+        },
+        svg=lambda chart: Markup(chart.svg),
+    )
+
+
+def write_page(page: Page, path: Path | str) -> Path:
+    """Writes the page, whole or not at all."""
+    write_text(Path(path), render_page(page))
+    return Path(path)
