@@ -1,0 +1,60 @@
+"""Mixed precision on every device, also where MONAI's engines have none."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+__all__ = ["MixedPrecisionInferer", "has_mixed_precision"]
+
+
+def has_mixed_precision(device: torch.device) -> bool:
+    """Whether autocast makes a network faster on `device`: any GPU, and CPUs with bfloat16 instructions."""
+    if device.type != "cpu":
+        return True
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+class MixedPrecisionInferer(Inferer):
+    """Calls another inferer with the network under autocast, and gives its output in float32.
+
+    MONAI's engines know `amp` for CUDA only, and MONAI Label ignores it; an inferer is used by all of them, in
+    training too. The dtype is autocast's own for the device: bfloat16 on a CPU, float16 on CUDA (where a trainer also
+    wants `amp` for its gradient scaler). Only the network runs under autocast: windows are blended in float32.
+
+    Args:
+        inferer: what applies the network to a batch, e.g. MONAI's SimpleInferer or SlidingWindowInferer.
+        amp: False leaves everything in float32.
+    """
+
+    def __init__(self, inferer: Inferer, amp: bool = True) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.amp = amp
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Apply `network` to `inputs` (B, C, D, H, W); whatever tensors come out are float32."""
+        enabled = self.amp and has_mixed_precision(inputs.device)
+
+        def in_mixed_precision(*network_args: Any, **network_kwargs: Any) -> Any:
+            with torch.autocast(inputs.device.type, enabled=enabled):
+                output = network(*network_args, **network_kwargs)
+            return _to_float32(output)
+
+        return self.inferer(inputs, in_mixed_precision, *args, **kwargs)
+
+
+def _to_float32(output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.float() if output.is_floating_point() else output
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(_to_float32(item) for item in output))
+    if isinstance(output, (list, tuple)):
+        return type(output)(_to_float32(item) for item in output)
+    return output

@@ -1,0 +1,81 @@
+"""Loading scans and label maps, whatever layout they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import SpaceKeys
+
+from ..data.reading import read_image, read_label
+from ..errors import CaseError
+
+__all__ = ["LoadLabelMapd", "LoadScand"]
+
+
+def _meta_tensor(array: np.ndarray, affine: np.ndarray, source: object) -> MetaTensor:
+    first = source[0] if isinstance(source, (list, tuple)) else source
+    meta = {
+        "filename_or_obj": str(first),
+        "affine": affine,
+        "original_affine": affine,
+        "spatial_shape": np.asarray(array.shape[1:]),
+        "original_channel_dim": 0,
+        "space": SpaceKeys.RAS,
+    }
+    return MetaTensor(array, meta=meta)
+
+
+class LoadScand(MapTransform):
+    """Read the scan of a case: four modality files, one 4D file, or the folder of a case.
+
+    The result is a MetaTensor (4, X, Y, Z), float32, channels in canonical order (t1n t1c t2w t2f), in the geometry
+    of the (first) file. Entries `case`, `channels` of the dictionary are used where present; see
+    `common.data.reading.read_image` for what is checked.
+
+    Raises:
+        CaseError: when a file is missing, damaged or doesn't fit the others.
+    """
+
+    def __init__(self, keys: KeysCollection = ("image",)) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each key's paths by the tensor."""
+        loaded = dict(data)
+        for key in self.keys:
+            case = {"case": data.get("case"), "channels": data.get("channels"), "image": data[key]}
+            array, affine = read_image(case)
+            loaded[key] = _meta_tensor(array, affine, data[key])
+        return loaded
+
+
+class LoadLabelMapd(MapTransform):
+    """Read label maps as MetaTensors (1, X, Y, Z), uint8, in canonical labels.
+
+    The file's convention is the entry `<key>_convention` of the dictionary, canonical where there is none; see
+    `common.data.labels`. A key that is not `image` must have the geometry of the entry `image`, where there is one.
+
+    Raises:
+        CaseError: when the file is missing or damaged, doesn't fit the image, or holds a value outside its convention.
+    """
+
+    def __init__(self, keys: KeysCollection = ("label",)) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each key's path by the tensor."""
+        loaded = dict(data)
+        for key in self.keys:
+            if data.get(key) is None:
+                case = str(data.get("case", "?"))
+                raise CaseError(case, None, f"no {key} file", "give one, or leave the case out")
+            entry = {name: loaded[name] for name in ("case", "image") if name in data and name != key}
+            entry |= {"label": data[key], "label_convention": data.get(f"{key}_convention", "canonical")}
+            array, affine = read_label(entry)
+            loaded[key] = _meta_tensor(array[None], affine, data[key])
+        return loaded

@@ -1,0 +1,197 @@
+"""What holds for every bundle: MONAI's required ids, a valid metadata.json, a network that does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+import common
+from common.data.layouts import list_cases
+from common.data.phantoms import make_phantoms
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
+
+pytestmark = pytest.mark.parametrize("name", NAMES)
+
+
+def load(name: str, config: str) -> dict:
+    return json.loads((BUNDLES / name / "configs" / f"{config}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms") / "data"
+    make_phantoms(str(folder), cases=3, shape=32)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("configs", "kind"),
+    [
+        (("train",), "train"),
+        (("train", "multi_gpu_train"), "train"),
+        (("train", "evaluate"), "train"),
+        (("inference",), "infer"),
+        (("evaluate_predictions",), "infer"),
+    ],
+)
+def test_monais_required_properties_are_there(
+    name: str, configs: tuple[str, ...], kind: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for variable, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": _free_port()}.items():
+        monkeypatch.setenv(variable, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for case in list_cases(dataset):
+        shutil.copy(case["label"], tmp_path / f"{case['case']}.nii.gz")
+    folder = BUNDLES / name / "configs"
+    workflow = ConfigWorkflow(
+        config_file=[os.fspath(folder / f"{config}.json") for config in configs],
+        meta_file=os.fspath(folder / "metadata.json"),
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=os.fspath(BUNDLES / name),
+        dataset_dir=os.fspath(dataset),
+        output_dir=os.fspath(tmp_path / "out"),
+        ckpt_dir=os.fspath(tmp_path / "models"),
+        predictions_dir=os.fspath(tmp_path),
+        num_workers=0,
+        patch_size=[16, 16, 16],
+    )
+    workflow.initialize()
+    try:
+        assert workflow.check_properties() == []
+    finally:
+        workflow.finalize()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def test_files_of_the_model_zoo_are_there(name: str):
+    folder = BUNDLES / name
+    for file in ("LICENSE", "configs/logging.conf", "docs/README.md", "docs/data_license.txt"):
+        assert (folder / file).is_file(), file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["verify_metadata", "verify_net_in_out"])
+def test_monai_verifies_it(name: str, command: str, repository: Path, tmp_path: Path):
+    schema = tmp_path / "schema.json"
+    schema.write_text((repository / "tests" / "metadata_schema.json").read_text())
+    folder = BUNDLES / name / "configs"
+    arguments = {
+        "verify_metadata": [f"--filepath={schema}"],
+        "verify_net_in_out": ["network_def", f"--config_file={folder / 'inference.json'}", "--device=cpu", "--n=2"],
+    }[command]
+    words = [sys.executable, "-m", "monai.bundle", command, *arguments, f"--meta_file={folder / 'metadata.json'}"]
+    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "verified with no error" in done.stdout + done.stderr
+
+
+def test_schema_can_fail(name: str):
+    schema = json.loads((BUNDLES.parent / "tests" / "metadata_schema.json").read_text())
+    metadata = load(name, "metadata")
+    jsonschema.validate(metadata, schema)
+    del metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(metadata, schema)
+
+
+def test_versions_move_together(name: str):
+    metadata = load(name, "metadata")
+    assert metadata["version"] in metadata["changelog"]
+    pinned = dict(
+        line.split("==")
+        for line in (BUNDLES.parent / "constraints.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    assert metadata["monai_version"] == pinned["monai"]
+    assert metadata["pytorch_version"] == pinned["torch"]
+    assert metadata["numpy_version"] == pinned["numpy"]
+    for package, version in metadata["required_packages_version"].items():
+        assert version == pinned[package], package
+    assert f"## {common.__version__}" in (BUNDLES.parent / "CHANGELOG.md").read_text()
+
+
+def resolved(name: str, config: str, id_: str) -> dict:
+    """A part of a config with its plain references replaced by their values, and targets left as they are."""
+    parser = ConfigParser(load(name, config))
+
+    def replace(value):
+        if isinstance(value, dict):
+            return {key: replace(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [replace(item) for item in value]
+        if isinstance(value, str) and value.startswith("@"):
+            return replace(parser[value[1:].replace("::", "#")])
+        return value
+
+    return replace(parser[id_])
+
+
+def test_training_and_inference_have_the_same_network(name: str):
+    assert resolved(name, "train", "network_def") == resolved(name, "inference", "network_def")
+
+
+def only_image(transform: dict) -> dict:
+    transform = {**transform, "keys": "image"}
+    if isinstance(transform.get("mode"), list):
+        transform["mode"] = transform["mode"][0]
+    return transform
+
+
+def test_training_and_inference_prepare_images_alike(name: str):
+    training = [
+        only_image(transform)
+        for transform in resolved(name, "train", "train#deterministic_transforms")
+        if "image" in transform["keys"]
+    ]
+    assert training == resolved(name, "inference", "preprocessing")["transforms"]
+
+
+def test_evaluation_prepares_images_as_training_does(name: str):
+    train, overlay = load(name, "train"), load(name, "evaluate")
+    parser = ConfigParser({**train, **overlay})
+    image_transforms = [
+        {key: parser[v[1:]] if isinstance(v, str) and v.startswith("@") else v for key, v in transform.items()}
+        for transform in overlay["image_transforms"]
+    ]
+    training = [only_image(t) for t in resolved(name, "train", "train#deterministic_transforms")]
+    assert image_transforms == training[2:]
+
+
+def test_own_code_is_reached_by_target_only(name: str):
+    for path in (BUNDLES / name / "configs").glob("*.json"):
+        text = path.read_text()
+        assert "import common" not in text, path
+        assert "from common" not in text, path
+        assert ".type" not in text, path
+
+
+def test_first_thing_is_the_path(name: str):
+    for path in (BUNDLES / name / "configs").glob("*.json"):
+        initialize = json.loads(path.read_text()).get("initialize")
+        if initialize:
+            assert initialize[0] == "$sys.path.insert(0, @bundle_root)", path
+            assert initialize[1]["_target_"] == "common.checks.check_settings", path
+
+
+def test_no_weights_are_in_the_repository(name: str):
+    listed = subprocess.run(["git", "ls-files", BUNDLES / name], cwd=BUNDLES.parent, capture_output=True, text=True)
+    assert not [file for file in listed.stdout.split() if file.endswith((".pt", ".nii.gz"))]

@@ -1,0 +1,112 @@
+"""Small phantoms in several layouts, a trained network, and the commands that a user types."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.data.phantoms import make_phantoms
+from common.running import run as run_bundle
+
+LAYOUTS = ("brats2018", "nnunet", "decathlon")
+# The phantoms' own voxel size, so that nothing is resampled.
+GEOMETRY = {"patch_size": [16, 16, 16], "spacing": [5.8125, 5.8125, 5.8125]}
+# Enough for every step to happen; nothing is learnt.
+TINY = {
+    **GEOMETRY,
+    "epochs": 2,
+    "val_interval": 1,
+    "num_workers": 0,
+    "batch_size": 1,
+    "fractions": [0.5, 0.5, 0.0],
+}
+SETTINGS = {"train": TINY, "inference": GEOMETRY}
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Four phantoms of 32³ in each of three layouts: the same scans and labels."""
+    folders = {layout: tmp_path_factory.mktemp("phantoms") / layout for layout in LAYOUTS}
+    for layout, folder in folders.items():
+        make_phantoms(str(folder), cases=4, layout=layout, seed=5, shape=32)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def command(repository: Path) -> Command:
+    """Runs `python -m …` in the repository's folder, in a process of its own."""
+
+    def run(
+        *arguments: object, launcher: tuple[str, ...] = (), largest_file: int | None = None, threads: int = 1
+    ) -> subprocess.CompletedProcess[str]:
+        def limit_files() -> None:
+            if largest_file is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+        words = [sys.executable, *launcher, "-m", *map(str, arguments)]
+        return subprocess.run(
+            words,
+            cwd=repository,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            preexec_fn=limit_files,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle_run(command: Command) -> Command:
+    """Runs a workflow of cga_unet by `python -m monai.bundle run`, as the README does."""
+
+    def run(
+        *workflows: str,
+        launcher: tuple[str, ...] = (),
+        largest_file: int | None = None,
+        threads: int = 1,
+        **overrides: object,
+    ) -> subprocess.CompletedProcess[str]:
+        files = ",".join(f"'bundles/cga_unet/configs/{name}.json'" for name in workflows)
+        overrides = {**SETTINGS.get(workflows[0], {}), **overrides}
+        settings = [f"--{name}={value}" for name, value in overrides.items()]
+        return command(
+            *("monai.bundle", "run", f"--config_file=[{files}]", "--bundle_root=bundles/cga_unet", *settings),
+            launcher=launcher,
+            largest_file=largest_file,
+            threads=threads,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(bundle_run: Command, phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `models/model.pt` and `run/`, from training two epochs on the first layout."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = bundle_run("train", dataset_dir=phantoms["brats2018"], output_dir=folder / "run", ckpt_dir=folder / "models")
+    assert done.returncode == 0, done.stderr
+    (folder / "log").write_text(done.stdout + done.stderr)
+    return folder
+
+
+@pytest.fixture
+def run_in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs a workflow of cga_unet in this process, which saves the seconds that importing takes."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def run_workflow(workflow: str, **overrides: object) -> None:
+        settings = {**SETTINGS.get(workflow, {}), **overrides}
+        run_bundle("cga_unet", workflow, **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+
+    return run_workflow

@@ -1,0 +1,209 @@
+"""CGA U-Net's workflows on small phantoms, by the commands of the README."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from common.data.layouts import list_cases
+from common.data.reading import read_image
+
+pytestmark = pytest.mark.slow
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+def labels(folder: Path) -> dict[str, np.ndarray]:
+    return {path.name: np.asarray(nibabel.load(path).dataobj) for path in sorted(folder.glob("*.nii.gz"))}
+
+
+def test_training_says_what_it_does_and_leaves_weights(trained: Path):
+    log = (trained / "log").read_text()
+    assert "training on 2 cases, validating on 2" in log
+    assert "2 epochs of 2 steps, 1 patches a step, 4 steps in all" in log
+    assert "CGAUNet with 4,768,616 parameters on cpu" in log
+    assert "val_mean_dice" in log
+    state = torch.load(trained / "models" / "model.pt", weights_only=True)
+    assert sum(value.numel() for value in state.values()) == 4_768_616
+    assert (trained / "run" / "last.pt").is_file()
+    assert list((trained / "run" / "events").iterdir())
+    assert set(json.loads((trained / "run" / "partition.json").read_text())["parts"]) >= {"training", "validation"}
+
+
+def test_same_seed_gives_the_same_weights(
+    trained: Path, bundle_run: Command, phantoms: dict[str, Path], tmp_path: Path
+):
+    again = bundle_run("train", dataset_dir=phantoms["brats2018"], output_dir=tmp_path, ckpt_dir=tmp_path)
+    assert again.returncode == 0, again.stderr
+    states = [torch.load(folder / "last.pt", weights_only=True) for folder in (trained / "run", tmp_path)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("layout", ["nnunet", "decathlon"])
+def test_training_takes_other_layouts(bundle_run: Command, phantoms: dict[str, Path], tmp_path: Path, layout: str):
+    done = bundle_run("train", dataset_dir=phantoms[layout], output_dir=tmp_path, ckpt_dir=tmp_path, epochs=1)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.pt").is_file()
+
+
+@pytest.fixture(scope="module")
+def predictions(
+    trained: Path, bundle_run: Command, phantoms: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Label maps and probabilities of all cases, in each layout."""
+    folders = {}
+    for layout, dataset in phantoms.items():
+        folders[layout] = tmp_path_factory.mktemp(layout)
+        done = bundle_run(
+            "inference",
+            dataset_dir=dataset,
+            output_dir=folders[layout],
+            ckpt_dir=trained / "models",
+            save_probabilities=layout == "brats2018",
+        )
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def test_inference_keeps_geometry_and_type(predictions: dict[str, Path], phantoms: dict[str, Path]):
+    for layout, folder in predictions.items():
+        for case in list_cases(phantoms[layout]):
+            image = nibabel.load(folder / f"{case['case']}.nii.gz")
+            scan, affine = read_image(case)
+            assert image.shape == scan.shape[1:]
+            np.testing.assert_allclose(image.affine, affine, atol=1e-6)
+            assert image.get_data_dtype() == np.uint8
+            assert set(np.unique(image.dataobj)) <= {0, 1, 2, 3}
+
+
+def test_layouts_of_the_same_scans_give_the_same_labels(predictions: dict[str, Path]):
+    maps = [[m for name, m in labels(folder).items() if "probabilities" not in name] for folder in predictions.values()]
+    assert len(maps[0]) == 4
+    assert any(m.any() for m in maps[0])
+    for other in maps[1:]:
+        for a, b in zip(maps[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_probabilities_agree_with_the_labels(predictions: dict[str, Path]):
+    maps = labels(predictions["brats2018"])
+    probabilities = {name: m for name, m in maps.items() if "probabilities" in name}
+    assert len(probabilities) == 4
+    for name, probability in probabilities.items():
+        np.testing.assert_allclose(probability.sum(-1), 1, atol=1e-5)
+        np.testing.assert_array_equal(probability.argmax(-1), maps[name.replace("_probabilities", "")])
+
+
+def test_finished_cases_are_not_done_again(
+    predictions: dict[str, Path], trained: Path, bundle_run: Command, phantoms: dict[str, Path]
+):
+    folder = predictions["nnunet"]
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    removed = sorted(before)[1]
+    removed.unlink()
+    arguments = {"dataset_dir": phantoms["nnunet"], "output_dir": folder, "ckpt_dir": trained / "models"}
+    done = bundle_run("inference", **arguments)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 4 cases are finished already" in done.stdout
+    changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
+    assert changed == [removed]
+
+
+def test_source_convention_and_small_enhancing_tumours(
+    trained: Path, bundle_run: Command, phantoms: dict[str, Path], predictions: dict[str, Path], tmp_path: Path
+):
+    done = bundle_run(
+        "inference",
+        dataset_dir=phantoms["brats2018"],
+        output_dir=tmp_path,
+        ckpt_dir=trained / "models",
+        source_labels=True,
+        minimum_enhancing=10**6,
+    )
+    assert done.returncode == 0, done.stderr
+    for name, written in labels(tmp_path).items():
+        canonical = labels(predictions["brats2018"])[name]
+        np.testing.assert_array_equal(written, np.where(canonical == 3, 1, canonical))
+
+
+def test_evaluation_of_the_network_and_of_its_files_agree(
+    predictions: dict[str, Path], trained: Path, bundle_run: Command, phantoms: dict[str, Path], tmp_path: Path
+):
+    arguments = {"dataset_dir": phantoms["brats2018"], "output_dir": tmp_path / "network"}
+    done = bundle_run(
+        "train",
+        "evaluate",
+        **arguments,
+        ckpt_dir=trained / "models",
+        partition_file=trained / "run" / "partition.json",
+        evaluate_on="validation",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of 2 cases" in done.stdout
+    by_network = json.loads((tmp_path / "network" / "scores.json").read_text())
+    done = bundle_run(
+        "evaluate_predictions",
+        dataset_dir=phantoms["brats2018"],
+        predictions_dir=predictions["brats2018"],
+        output_dir=tmp_path / "files",
+    )
+    assert done.returncode == 0, done.stderr
+    by_files = json.loads((tmp_path / "files" / "scores.json").read_text())
+    assert len(by_files["cases"]) == 4 * 3
+    for row in by_network["cases"]:
+        assert row in by_files["cases"]
+    assert {path.name for path in (tmp_path / "files").iterdir()} == {"scores.csv", "scores.json"}
+
+
+def test_two_processes_train_together(bundle_run: Command, phantoms: dict[str, Path], tmp_path: Path):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone")
+    done = bundle_run(
+        "train",
+        "multi_gpu_train",
+        launcher=launcher,
+        dataset_dir=phantoms["brats2018"],
+        output_dir=tmp_path / "run",
+        ckpt_dir=tmp_path / "models",
+        epochs=1,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 epochs of 1 steps" in done.stdout
+    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert not any(key.startswith("module.") for key in state)
+    assert len(list((tmp_path / "run" / "events").iterdir())) >= 1
+
+
+ABLATIONS = {
+    "baseline": {"attention_rate": None},
+    "intra": {"inter_weight": 0},
+    "intra class 1": {"inter_weight": 0, "update_classes": [1]},
+    "inter": {"update_classes": []},
+    "minus inter": {"update_classes": [], "inter_weight": -0.1},
+    "soft attention": {"hard_attention": False},
+    "rate 4": {"attention_rate": 4},
+    "rate 2": {"attention_rate": 2},
+}
+
+
+@pytest.mark.parametrize("overrides", ABLATIONS.values(), ids=ABLATIONS)
+def test_each_ablation_is_an_override(
+    run_in_process: Callable[..., None], phantoms: dict[str, Path], tmp_path: Path, overrides: dict[str, object]
+):
+    """Rows of the paper's Tables 3 and 4, one epoch each, with the inter-class loss from the first epoch on."""
+    run_in_process(
+        "train",
+        dataset_dir=phantoms["brats2018"],
+        output_dir=tmp_path / "run",
+        ckpt_dir=tmp_path / "models",
+        epochs=1,
+        inter_start=0,
+        **overrides,
+    )
+    assert (tmp_path / "models" / "model.pt").is_file()

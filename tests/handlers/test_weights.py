@@ -1,0 +1,117 @@
+"""Weights load strictly and safely; the best and the last are kept whole."""
+
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from common.errors import InputError
+from common.handlers.weights import WeightsLoader, WeightsSaver, load_weights
+
+
+class Payload:
+    """Leaves a file behind if a loader ever executes it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (os.fspath(self.path),)
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])
+def test_loads_what_was_saved(tmp_path: Path, network: torch.nn.Module, wrap):
+    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
+    torch.save(wrap(other.state_dict()), tmp_path / "model.pt")
+    load_weights(network, tmp_path / "model.pt")
+    assert torch.equal(network[0].weight, other[0].weight)
+
+
+def test_missing(tmp_path: Path, network: torch.nn.Module):
+    with pytest.raises(InputError, match=r"no weights at .*none\.pt: train first, or .* --ckpt_path FILE"):
+        load_weights(network, tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_damaged(tmp_path: Path, network: torch.nn.Module, keep: int):
+    path = tmp_path / "model.pt"
+    torch.save(network.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"model\.pt .*damaged"):
+        load_weights(network, path)
+
+
+@pytest.mark.parametrize("as_torch", [True, False])
+def test_pickled_objects_are_refused_and_never_executed(tmp_path: Path, network: torch.nn.Module, as_torch: bool):
+    path, trace = tmp_path / "model.pt", tmp_path / "executed"
+    content = {"model": network.state_dict(), "extra": Payload(trace)}
+    if as_torch:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=r"model\.pt holds pickled objects or is damaged: it was not loaded"):
+        load_weights(network, path)
+    assert not trace.exists()
+
+
+def test_another_network_is_refused_whole(tmp_path: Path, network: torch.nn.Module):
+    before = network[0].weight.clone()
+    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2), torch.nn.Conv3d(2, 4, 1))
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"of another network: 2 of 4 tensors differ, such as 2\.bias"):
+        load_weights(network, tmp_path / "model.pt")
+    assert torch.equal(network[0].weight, before)
+    torch.save(torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.GroupNorm(1, 2)).state_dict(), tmp_path / "b.pt")
+    with pytest.raises(InputError, match=r"1 of 4 tensors differ, such as 0\.weight"):
+        load_weights(network, tmp_path / "b.pt")
+
+
+def test_other_content(tmp_path: Path, network: torch.nn.Module):
+    torch.save({"epoch": 3}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="holds no weights"):
+        load_weights(network, tmp_path / "model.pt")
+
+
+def test_loader_without_a_path_leaves_the_network(network: torch.nn.Module):
+    before = network[0].weight.clone()
+    engine = Engine(lambda engine, batch: None)
+    WeightsLoader(network, "").attach(engine)
+    engine.run([0])
+    assert torch.equal(network[0].weight, before)
+
+
+def evaluated(metric: float) -> SimpleNamespace:
+    return SimpleNamespace(state=SimpleNamespace(key_metric_name="dice", metrics={"dice": metric}))
+
+
+def test_best_and_last_are_kept(tmp_path: Path, network: torch.nn.Module):
+    best, last = tmp_path / "models" / "model.pt", tmp_path / "run" / "last.pt"
+    saver = WeightsSaver(network, str(best), str(last))
+    for metric, value in ((0.5, 1.0), (0.7, 2.0), (0.6, 3.0), (float("nan"), 4.0)):
+        torch.nn.init.constant_(network[0].weight, value)
+        saver.save(evaluated(metric))
+    assert torch.load(best, weights_only=True)["0.weight"].unique() == 2.0
+    assert torch.load(last, weights_only=True)["0.weight"].unique() == 4.0
+    assert [path.name for path in best.parent.iterdir()] == ["model.pt"]
+
+
+def test_first_weights_are_kept_though_the_metric_is_no_number(tmp_path: Path, network: torch.nn.Module):
+    saver = WeightsSaver(network, str(tmp_path / "model.pt"), str(tmp_path / "last.pt"))
+    saver.save(evaluated(float("nan")))
+    assert (tmp_path / "model.pt").exists()
+
+
+def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Module):
+    (tmp_path / "taken").write_text("")
+    saver = WeightsSaver(network, str(tmp_path / "taken" / "model.pt"), str(tmp_path / "last.pt"))
+    with pytest.raises(InputError, match="can't be written"):
+        saver.attach(Engine(lambda engine, batch: None))

@@ -1,0 +1,47 @@
+"""The brain's box: negative voxels inside belong to it; a label outside it is an error."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+
+from common.errors import CaseError
+from common.transforms.crop import CropBraind
+
+
+def item() -> dict:
+    image = torch.zeros(2, 8, 9, 10)
+    image[0, 2:6, 3:5, 4:9] = 1.0
+    image[1, 2, 3, 3] = -0.5  # in one channel only, and negative
+    label = torch.zeros(1, 8, 9, 10)
+    label[0, 3, 3, 5] = 2
+    return {"case": "c", "image": MetaTensor(image), "label": MetaTensor(label, meta={"filename_or_obj": "c-seg.nii"})}
+
+
+def test_box_holds_all_that_is_not_zero_and_can_be_undone():
+    crop = Compose([CropBraind(["image", "label"])])
+    cropped = crop(item())
+    assert cropped["image"].shape == (2, 4, 2, 6)
+    assert cropped["label"].shape == (1, 4, 2, 6)
+    cropped["pred"] = cropped["image"].clone()
+    undone = Invertd("pred", crop, orig_keys="image")(cropped)["pred"]
+    np.testing.assert_array_equal(undone.numpy(), item()["image"].numpy())
+
+
+def test_image_without_brain():
+    empty = {**item(), "image": MetaTensor(torch.zeros(2, 8, 9, 10))}
+    with pytest.raises(CaseError, match="case c: no voxel of the image differs from zero"):
+        CropBraind(["image", "label"])(empty)
+
+
+def test_label_outside_the_brain():
+    moved = item()
+    moved["label"] = moved["label"].flip(2)
+    with pytest.raises(CaseError, match=r"case c, c-seg\.nii: the whole lesion lies where the image is zero"):
+        CropBraind(["image", "label"])(moved)
+
+
+def test_label_without_lesion_is_fine():
+    healthy = {**item(), "label": MetaTensor(torch.zeros(1, 8, 9, 10))}
+    assert CropBraind(["image", "label"])(healthy)["label"].shape == (1, 4, 2, 6)
