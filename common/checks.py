@@ -31,7 +31,7 @@ def check_settings(
         device: where the network runs.
         metadata: the bundle's metadata.json.
         patch_size: patch or window in voxels, three numbers.
-        spacing: voxel size in mm, three numbers.
+        spacing: voxel size in mm that scans are resampled to, three numbers.
         switches: name → value of settings that are on or off. A command line's `false` arrives as a word, which
             Python takes for true.
 

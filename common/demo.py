@@ -24,15 +24,15 @@ def demo(folder: str = "demo") -> None:
     root = Path(folder)
     training, held_back, predictions = root / "training", root / "held_back", root / "predictions"
     network = f"--ckpt_dir {root / 'models'}"
-    # The phantoms' own voxel size: nothing is resampled.
-    size = "--patch_size [64,64,64] --spacing [2.90625,2.90625,2.90625]"
+    size = "--patch_size [64,64,64] --resample False"
     started = time.monotonic()
     for command in (
         f"phantoms {training} --cases 16 --shape 64 --seed 0",
-        f"phantoms {held_back} --cases 8 --shape 64 --seed 1",
-        f"run cga_unet train --dataset_dir {training} --output_dir {root / 'run'} {network} --epochs 60 --val_interval 20"
-        " --batch_size 2 --fractions [0.875,0.125,0.0] {size}",
-        f"run cga_unet inference --dataset_dir {held_back} --output_dir {predictions} {network} --overwrite True {size}",
+        f"phantoms {held_back} --cases 8 --shape 64 --seed 100",
+        f"run cga_unet train --dataset_dir {training} --output_dir {root / 'run'} {network} {size}"
+        " --epochs 60 --val_interval 20 --batch_size 2 --fractions [0.875,0.125,0.0]",
+        f"run cga_unet inference --dataset_dir {held_back} --output_dir {predictions} {network} {size}"
+        " --save_probabilities True --overwrite True",
         f"run cga_unet evaluate_predictions --dataset_dir {held_back} --predictions_dir {predictions}",
         f"report {held_back} {predictions} --out {root / 'report.html'} --bundle cga_unet"
         f" --checkpoint {root / 'models' / 'model.pt'} --events {root / 'run' / 'events'}",

@@ -26,7 +26,7 @@ class CategoryGuidedLoss(nn.Module):
     - L_A, mean squared error between the attention map and the one-hot label, see `attention_loss`.
     - L_I, see `inter_class_loss`, added from epoch `inter_start` on.
 
-    Everything is computed in float32. An output without attention (`attention_rate=None`) has L_M only.
+    Everything is computed in float32. An output without attention (`attention_rate=0`) has L_M only.
 
     Args:
         dice_weight: weight of L_M.

@@ -53,7 +53,7 @@ class CGAUNet(nn.Module):
         features: channels of each level from the finest down, multiples of 8.
         blocks: residual blocks of each encoder level.
         dropout: probability of dropping a whole channel after the first convolution, in training only.
-        attention_rate: downsampling rate of the attention map, 8, 4 or 2 (Table 3), or None for the paper's baseline.
+        attention_rate: downsampling rate of the attention map, 8, 4 or 2 (Table 3), or 0 for the paper's baseline.
             The paper describes rate 8, which is the bottleneck. At rates 4 and 2 the encoder's map of the same
             rate is updated after its blocks, before it goes down and into the skip connection.
         hard_attention: see `SupervisedAttention`.
@@ -71,7 +71,7 @@ class CGAUNet(nn.Module):
         features: Sequence[int] = (16, 32, 64, 128),
         blocks: Sequence[int] = (1, 2, 2, 4),
         dropout: float = 0.2,
-        attention_rate: int | None = 8,
+        attention_rate: int = 8,
         hard_attention: bool = True,
         update_classes: Sequence[int] = (0, 1, 2, 3),
     ) -> None:
@@ -96,7 +96,7 @@ class CGAUNet(nn.Module):
 
         self.attention: SupervisedAttention | None = None
         self.attention_level: int | None = None
-        if attention_rate is not None:
+        if attention_rate:
             self.attention = SupervisedAttention(
                 in_channels, out_channels, attention_rate, hard_attention, update_classes
             )

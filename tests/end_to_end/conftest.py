@@ -15,8 +15,7 @@ from common.data.phantoms import make_phantoms
 from common.running import run as run_bundle
 
 LAYOUTS = ("brats2018", "nnunet", "decathlon")
-# The phantoms' own voxel size, so that nothing is resampled.
-GEOMETRY = {"patch_size": [16, 16, 16], "spacing": [5.8125, 5.8125, 5.8125]}
+GEOMETRY = {"patch_size": [16, 16, 16], "resample": False}
 # Enough for every step to happen; nothing is learnt.
 TINY = {
     **GEOMETRY,

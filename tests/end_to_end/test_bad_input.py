@@ -107,7 +107,7 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def error_of(run: Callable[[], None]) -> str:
     """The one line that a run ends with."""
-    with pytest.raises(Exception) as raised:  # noqa: B017, PT011
+    with pytest.raises(Exception) as raised:
         run()
     found = find_input_error(raised.value)
     assert found is not None, raised.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -180,23 +181,29 @@ def test_two_processes_train_together(bundle_run: Command, phantoms: dict[str, P
     assert len(list((tmp_path / "run" / "events").iterdir())) >= 1
 
 
-ABLATIONS = {
-    "baseline": {"attention_rate": None},
-    "intra": {"inter_weight": 0},
-    "intra class 1": {"inter_weight": 0, "update_classes": [1]},
-    "inter": {"update_classes": []},
-    "minus inter": {"update_classes": [], "inter_weight": -0.1},
-    "soft attention": {"hard_attention": False},
-    "rate 4": {"attention_rate": 4},
-    "rate 2": {"attention_rate": 2},
+# Overrides of rows of the paper's Tables 3 and 4, and the parameters that the network then has.
+ABLATIONS: dict[str, tuple[dict[str, object], int]] = {
+    "baseline": ({"attention_rate": 0}, 4_758_212),
+    "intra": ({"inter_weight": 0}, 4_768_616),
+    "intra class 1": ({"inter_weight": 0, "update_classes": [1]}, 4_768_616),
+    "inter": ({"update_classes": []}, 4_768_616),
+    "minus inter": ({"update_classes": [], "inter_weight": -0.01}, 4_768_616),
+    "intra and inter": ({}, 4_768_616),
+    "soft attention": ({"hard_attention": False}, 4_768_616),
+    "rate 4": ({"attention_rate": 4}, 4_792_840),
+    "rate 2": ({"attention_rate": 2}, 4_768_616),
 }
 
 
-@pytest.mark.parametrize("overrides", ABLATIONS.values(), ids=ABLATIONS)
+@pytest.mark.parametrize(("overrides", "parameters"), ABLATIONS.values(), ids=ABLATIONS)
 def test_each_ablation_is_an_override(
-    run_in_process: Callable[..., None], phantoms: dict[str, Path], tmp_path: Path, overrides: dict[str, object]
+    run_in_process: Callable[..., None],
+    phantoms: dict[str, Path],
+    tmp_path: Path,
+    overrides: dict[str, object],
+    parameters: int,
 ):
-    """Rows of the paper's Tables 3 and 4, one epoch each, with the inter-class loss from the first epoch on."""
+    """One epoch each, with the inter-class loss from the first epoch on; each differs from all others."""
     run_in_process(
         "train",
         dataset_dir=phantoms["brats2018"],
@@ -206,4 +213,13 @@ def test_each_ablation_is_an_override(
         inter_start=0,
         **overrides,
     )
-    assert (tmp_path / "models" / "model.pt").is_file()
+    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    assert sum(value.numel() for value in state.values()) == parameters
+    assert all(value.isfinite().all() for value in state.values())
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()
+    assert digest not in WEIGHTS.values()
+    WEIGHTS[str(overrides)] = digest
+
+
+WEIGHTS: dict[str, str] = {}
+"""Of the ablations run so far: two that give the same weights would be one and the same."""

@@ -155,7 +155,7 @@ def test_unknown_form() -> None:
 
 
 ABLATIONS = {
-    "baseline": ({"attention_rate": None}, {}),
+    "baseline": ({"attention_rate": 0}, {}),
     "baseline + intra": ({}, {"inter_weight": 0.0}),
     "baseline + intra (class 1)": ({"update_classes": (1,)}, {"inter_weight": 0.0}),
     "baseline + intra (class 2)": ({"update_classes": (2,)}, {"inter_weight": 0.0}),

@@ -35,10 +35,10 @@ def gmac(**arguments: object) -> dict[str, float]:
         (8, 4_768_616, 151.55, 0.687),
         (4, 4_792_840, 152.79, 1.925),
         (2, 4_768_616, 153.58, 2.718),
-        (None, 4_758_212, 150.86, 0),
+        (0, 4_758_212, 150.86, 0),
     ],
 )
-def test_counts(rate: int | None, parameters: int, whole: float, path: float) -> None:
+def test_counts(rate: int, parameters: int, whole: float, path: float) -> None:
     assert sum(p.numel() for p in CGAUNet(attention_rate=rate).parameters()) == parameters
     counts = gmac(attention_rate=rate)
     assert counts["Global"] == pytest.approx(whole, abs=0.005)
@@ -68,7 +68,7 @@ def test_training_returns_everything_and_evaluation_only_logits() -> None:
     assert isinstance(output, CGAOutput)
     assert output.logits.shape == (2, 4, 16, 16, 16) and output.attention.shape == (2, 4, 2, 2, 2)
     assert output.prototypes.shape == (2, 4, 16) and output.present.shape == (2, 4)
-    assert small(attention_rate=None)(image)[1:] == (None, None, None)
+    assert small(attention_rate=0)(image)[1:] == (None, None, None)
     assert isinstance(network.eval()(image), torch.Tensor)
 
 
@@ -79,10 +79,10 @@ def test_dropout_is_off_in_evaluation_and_on_in_training() -> None:
     assert torch.equal(network(image), network(image))
 
 
-@pytest.mark.parametrize("rate", [8, 4, 2, None])
+@pytest.mark.parametrize("rate", [8, 4, 2, 0])
 @pytest.mark.parametrize("size", [(8, 8, 8), (40, 48, 24), (17, 21, 30)])
 @pytest.mark.parametrize("half", [False, True])
-def test_any_size_and_precision_is_finite(rate: int | None, size: tuple[int, int, int], half: bool) -> None:
+def test_any_size_and_precision_is_finite(rate: int, size: tuple[int, int, int], half: bool) -> None:
     network, image = small(attention_rate=rate, hard_attention=half), torch.randn(1, 4, *size)
     with torch.autocast("cpu", enabled=half):
         output = network(image)
@@ -145,7 +145,7 @@ def test_no_more_of_full_resolution_is_kept_than_backward_needs() -> None:
     # The image, and eleven feature maps: inputs of two norms and outputs of two ReLUs in EnBlock1 and in DeBlock1,
     # both blocks' results, and the upsampled map. With attention not one more.
     image = torch.randn(1, 4, 16, 16, 16)
-    for rate in (8, 4, 2, None):
+    for rate in (8, 4, 2, 0):
         network = CGAUNet(features=(16, 16, 16, 16), attention_rate=rate)
         assert kept_channels(network, image) == 4 + 11 * 16
 

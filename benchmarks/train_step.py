@@ -1,0 +1,174 @@
+"""Time and memory of a training step of CGA U-Net.
+
+Three tables, each of ratios within one run:
+
+- attention: a step with the attention path against the same U-Net without it, at 4×128³;
+- precision: a step in bfloat16 against float32 at 4×64³, in both memory formats;
+- losses: how far the losses of 50 steps in bfloat16 are from those in float32.
+
+Each configuration runs in a process of its own, and two that are compared alternate, so that neither a warm allocator
+nor a busy neighbour favours one of them.
+
+    python -m benchmarks.train_step [--tables attention precision losses] [--device cuda] [--profile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+from common.losses.category_guided import CategoryGuidedLoss
+from common.networks.cga_unet import CGAUNet
+
+from .machine import machine
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
+Plan = dict[str, object]
+
+
+class Trainer:
+    """A network, its loss and its optimiser on one random sample."""
+
+    def __init__(self, size: int, half: bool, rate: int, memory_format: str, device: str) -> None:
+        torch.manual_seed(0)
+        self.half, self.device = half, torch.device(device)
+        self.network = CGAUNet(attention_rate=rate).to(self.device)
+        self.network.to(memory_format=FORMATS[memory_format])  # type: ignore[call-overload]
+        self.loss = CategoryGuidedLoss(inter_start=0)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3, weight_decay=1e-5)
+        generator = torch.Generator().manual_seed(1)
+        label = torch.randint(0, 4, (1, 1, *[size // 8] * 3), generator=generator).float()
+        self.label = torch.nn.functional.interpolate(label, scale_factor=8).to(self.device)
+        noise = torch.randn(1, 4, size, size, size, generator=generator).to(self.device)
+        self.image = noise + self.label * torch.tensor([0.5, -0.5, 1.0, -1.0], device=self.device).view(1, 4, 1, 1, 1)
+
+    def step(self) -> float:
+        """One step; its loss."""
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            output = self.network(self.image)
+        loss = self.loss(output, self.label)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def resident(self) -> int:
+        """Peak memory so far in bytes: of the process, or of the tensors on the GPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(plan: Plan, steps: int) -> dict[str, list[float]]:
+    """Losses and seconds of `steps` steps, and the bytes by which they raised the peak of memory."""
+    trainer = Trainer(**plan)  # type: ignore[arg-type]
+    before = trainer.resident()
+    losses, seconds = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        losses.append(trainer.step())
+        seconds.append(time.perf_counter() - start)
+    return {"losses": losses, "seconds": seconds, "bytes": [trainer.resident() - before]}
+
+
+def in_its_own_process(plan: Plan, steps: int) -> dict[str, list[float]]:
+    """`measure` in a fresh interpreter."""
+    command = [sys.executable, "-m", "benchmarks.train_step", "--one", json.dumps({"plan": plan, "steps": steps})]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def compare(plans: dict[str, Plan], rounds: int, steps: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a step (without each process's first) and median bytes of each plan, over alternating runs."""
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    peaks: dict[str, list[float]] = {name: [] for name in plans}
+    for turn in range(rounds):
+        for name in list(plans) if turn % 2 == 0 else reversed(plans):
+            result = in_its_own_process(plans[name], steps)
+            seconds[name] += result["seconds"][1:]
+            peaks[name] += result["bytes"]
+    return {name: (statistics.median(seconds[name]), statistics.median(peaks[name])) for name in plans}
+
+
+def print_table(title: str, measured: dict[str, tuple[float, float]]) -> None:
+    """One row a plan; ratios are against the first."""
+    print(f"\n{title}\n{'':34}{'s a step':>10}{'ratio':>8}{'peak MiB':>10}{'ratio':>8}")
+    first_seconds, first_bytes = next(iter(measured.values()))
+    for name, (seconds, peak) in measured.items():
+        print(f"{name:34}{seconds:10.3f}{seconds / first_seconds:8.3f}{peak / 2**20:10.0f}{peak / first_bytes:8.3f}")
+
+
+def plan(device: str, size: int, half: bool, rate: int = 8, memory_format: str = "contiguous") -> Plan:
+    """The arguments of a `Trainer`."""
+    return {"size": size, "half": half, "rate": rate, "memory_format": memory_format, "device": device}
+
+
+def table_attention(device: str, rounds: int) -> None:
+    """With attention against without, in both precisions."""
+    for half in (True, False):
+        plans = {"without attention": plan(device, 128, half, 0)}
+        plans |= {f"attention at rate {rate}": plan(device, 128, half, rate) for rate in (8, 4, 2)}
+        print_table(f"4×128³, {'bfloat16' if half else 'float32'}", compare(plans, rounds, steps=3))
+
+
+def table_precision(device: str, rounds: int) -> None:
+    """bfloat16 against float32, contiguous and channels last."""
+    plans = {
+        f"{'bfloat16' if half else 'float32'}, {memory_format}": plan(device, 64, half, 8, memory_format)
+        for half in (False, True)
+        for memory_format in FORMATS
+    }
+    print_table("4×64³", compare(plans, rounds, steps=6))
+
+
+def table_losses(device: str) -> None:
+    """Difference of the losses over 50 steps, relative to the float32 one."""
+    single, half = (in_its_own_process(plan(device, 64, half), 50)["losses"] for half in (False, True))
+    differences = [abs(b - a) / abs(a) for a, b in zip(single, half, strict=True)]
+    mean = abs(statistics.mean(half) - statistics.mean(single)) / abs(statistics.mean(single))
+    print("\n4×64³, losses of 50 steps in bfloat16 against float32")
+    print(f"first {single[0]:.3f} and {half[0]:.3f}, last {single[-1]:.3f} and {half[-1]:.3f}")
+    print(f"difference: of the means {mean:.2%}, greatest of a step {max(differences):.2%}")
+
+
+def print_profile(device: str) -> None:
+    """Where the time of a bfloat16 step at 4×64³ goes."""
+    trainer = Trainer(**plan(device, 64, True))  # type: ignore[arg-type]
+    trainer.step()
+    with torch.profiler.profile() as profile:
+        trainer.step()
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=50))
+
+
+def main() -> None:
+    """Print the tables that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tables = ["attention", "precision", "losses"]
+    parser.add_argument("--tables", nargs="*", choices=tables, default=tables)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
+    parser.add_argument("--profile", action="store_true", help="print a profile of a bfloat16 step as well")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+        return
+    print(machine())
+    if "precision" in arguments.tables:
+        table_precision(arguments.device, arguments.rounds)
+    if "losses" in arguments.tables:
+        table_losses(arguments.device)
+    if "attention" in arguments.tables:
+        table_attention(arguments.device, arguments.rounds)
+    if arguments.profile:
+        print_profile(arguments.device)
+
+
+if __name__ == "__main__":
+    main()
