@@ -30,6 +30,9 @@ class CategoryGuidedLoss(nn.Module):
 
     Args:
         dice_weight: weight of L_M.
+        cross_entropy_weight: weight of a cross-entropy over all classes, which the paper doesn't have: 0. A Dice of the
+            foreground classes alone is as content with background called by a class whose Dice is near 0 anyway, and
+            a short training on small lesions can stay there; 1 leads it out.
         attention_weight: weight of L_A; the paper's is that of L_M.
         inter_weight: weight of L_I. The paper's keeps L_I "at the same order of magnitude" as the others and is not
             given. In short trials on crops of two real scans, L_M was about 1.3, L_A 0.03 and the "log" L_I -8 when
@@ -42,7 +45,8 @@ class CategoryGuidedLoss(nn.Module):
 
     Attributes:
         epoch: number of epochs finished so far; see `set_epoch`.
-        components: last values of L_M, L_A and L_I before weighting, detached, under "dice", "attention" and "inter".
+        components: last values of L_M, L_A and L_I before weighting, detached, under "dice", "attention" and "inter",
+            and "cross_entropy" where that has a weight.
             L_I is there from the start, whether it has joined or not.
 
     Raises:
@@ -52,6 +56,7 @@ class CategoryGuidedLoss(nn.Module):
     def __init__(
         self,
         dice_weight: float = 1.0,
+        cross_entropy_weight: float = 0.0,
         attention_weight: float = 1.0,
         inter_weight: float = 0.01,
         inter_start: int = 20,
@@ -60,7 +65,12 @@ class CategoryGuidedLoss(nn.Module):
         super().__init__()
         if inter_form not in _INTER_FORMS:
             raise InputError(f"inter_form {inter_form!r}: it must be one of {', '.join(_INTER_FORMS)}")
-        self.weights = {"dice": dice_weight, "attention": attention_weight, "inter": inter_weight}
+        self.weights = {
+            "dice": dice_weight,
+            "cross_entropy": cross_entropy_weight,
+            "attention": attention_weight,
+            "inter": inter_weight,
+        }
         self.inter_start = inter_start
         self.inter_form = inter_form
         self.epoch = 0
@@ -83,6 +93,8 @@ class CategoryGuidedLoss(nn.Module):
         """
         with torch.autocast(output.logits.device.type, enabled=False):
             parts = {"dice": self.dice(output.logits.float(), label).sum()}
+            if self.weights["cross_entropy"]:
+                parts["cross_entropy"] = F.cross_entropy(output.logits.float(), label[:, 0].long())
             if output.attention is not None:
                 parts["attention"] = attention_loss(output.attention, label)
             if output.prototypes is not None and output.present is not None:

@@ -126,6 +126,7 @@ def build_report(
     checkpoint: Path | str | None = None,
     prediction_convention: str = "canonical",
     max_cases: int = 12,
+    **overrides: Any,
 ) -> Path:
     """Makes the report of a folder of predictions.
 
@@ -140,6 +141,7 @@ def build_report(
         checkpoint: weights to use instead of the bundle's `models/model.pt`.
         prediction_convention: of the predictions, see `common.data.labels`.
         max_cases: how many cases are pictured, lowest Dice first.
+        overrides: ids of the bundle's inference config with other values.
 
     Returns:
         the path of the report.
@@ -162,7 +164,7 @@ def build_report(
     order = sorted(predictions, key=lambda name: (math.isnan(means[name]), means[name], name))
     ranked = [name for name in order if not math.isnan(means[name])]
 
-    source = read_bundle(bundle, checkpoint) if bundle is not None else None
+    source = read_bundle(bundle, checkpoint, **overrides) if bundle is not None else None
     sections, counts = [], []
     for number, name in enumerate(order[:max_cases]):
         case = _read_case(entries[name], predictions[name], prediction_convention)
@@ -203,6 +205,7 @@ def report(
     checkpoint: str | None = None,
     prediction_convention: str = "canonical",
     max_cases: int = 12,
+    **overrides: Any,
 ) -> None:
     """Make an HTML report of segmentations: pictures, scores, learning curves, attention, confidence.
 
@@ -222,9 +225,19 @@ def report(
         checkpoint: weights instead of the bundle's models/model.pt.
         prediction_convention: label values of the predictions: canonical (ET is 3), brats2018 (ET is 4) or decathlon.
         max_cases: how many cases are pictured, lowest Dice first.
+        overrides: ids of the bundle's inference config as they were for the predictions, such as --resample False.
     """
     folder = find_bundle(str(bundle)) if bundle is not None else None
     path = build_report(
-        dataset_dir, predictions_dir, out, scores, events, folder, checkpoint, prediction_convention, max_cases
+        dataset_dir,
+        predictions_dir,
+        out,
+        scores,
+        events,
+        folder,
+        checkpoint,
+        prediction_convention,
+        max_cases,
+        **overrides,
     )
     print(f"report: {path}")

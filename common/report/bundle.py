@@ -33,30 +33,35 @@ class Bundle(NamedTuple):
     checkpoint: Path | None
 
 
-def read_bundle(folder: Path | str, checkpoint: Path | str | None = None) -> Bundle:
+def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **overrides: Any) -> Bundle:
     """Reads a bundle's metadata and inference config, and loads its weights.
 
     Args:
         folder: of the bundle.
         checkpoint: the weights; `models/model.pt` of the bundle where not given, and none where that isn't there.
+        overrides: ids of the inference config with other values, as they were when the cases were predicted.
 
     Raises:
-        InputError: a config is missing or damaged, or the weights don't fit the network.
+        InputError: a config is missing or damaged, an override names no id of it, or the weights don't fit the network.
     """
     folder = Path(folder)
     config = folder / "configs" / "inference.json"
     try:
         metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        parser = ConfigParser()
-        parser.read_config(str(config))
+        content = ConfigParser.load_config_file(str(config))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: no readable configs/metadata.json and configs/inference.json; give a bundle's folder"
         ) from error
+    parser = ConfigParser(content)
     parser["bundle_root"] = str(folder)
     for key in ("network_def", "preprocessing"):
         if key not in parser:
             raise InputError(f"{config}: no {key}; give a bundle whose inference has one")
+    for key, value in overrides.items():
+        if key not in parser:
+            raise InputError(f"{config}: no id {key} to override; it has {', '.join(content)}")
+        parser[key] = value
     path = Path(checkpoint) if checkpoint is not None else folder / "models" / "model.pt"
     network = None
     if checkpoint is not None or path.is_file():

@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import CropForegroundd
+from monai.transforms import CropForeground, CropForegroundd
 
 from ..errors import CaseError
 
 __all__ = ["CropBraind"]
 
 
-def _is_brain(image: torch.Tensor) -> torch.Tensor:
-    # Interpolation leaves negative values inside the brain; only what was stripped away is exactly zero.
-    return image != 0
+class _BrainBox(CropForeground):
+    """Finds the box in one pass along the memory, several times faster than going through an index of voxels."""
+
+    def compute_bounding_box(self, img: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """First and past-the-last index along each axis of an image (C, D, H, W); both 0 where nothing is there."""
+        array = img.numpy(force=True)
+        order = np.argsort(array.strides[1:])[::-1]
+        # Interpolation leaves negative values inside the brain; only what was stripped away is exactly zero.
+        brain = np.logical_or.reduce([channel.transpose(order) != 0 for channel in array])
+        plane = brain.any(axis=2)
+        start, end = np.zeros(3, int), np.zeros(3, int)
+        for axis, line in zip(order, (plane.any(1), plane.any(0), brain.any(axis=0).any(axis=0)), strict=True):
+            if line.any():
+                start[axis], end[axis] = np.flatnonzero(line)[[0, -1]] + [0, 1]
+        return start, end
 
 
 class CropBraind(CropForegroundd):
@@ -33,7 +46,8 @@ class CropBraind(CropForegroundd):
     """
 
     def __init__(self, keys: KeysCollection, source_key: str = "image") -> None:
-        super().__init__(keys, source_key=source_key, select_fn=_is_brain, allow_smaller=True)
+        super().__init__(keys, source_key=source_key, allow_smaller=True)
+        self.cropper = _BrainBox(allow_smaller=True)
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
         """Crop the keys of `data`."""

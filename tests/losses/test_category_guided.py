@@ -210,3 +210,16 @@ def test_inter_class_loss_moves_the_prototypes_apart_and_its_negative_together()
             optimizer.step()
         distances[weight] = inter_class_distance(output.prototypes, output.present).item()
     assert distances[0.5] > distances[0.0] > distances[-0.5]
+
+
+def test_cross_entropy_is_there_only_with_a_weight() -> None:
+    output, label = tiny_output()
+    plain, with_it = CategoryGuidedLoss(), CategoryGuidedLoss(cross_entropy_weight=0.5)
+    difference = with_it(output, label) - plain(output, label)
+    log_softmax = output.logits.double().log_softmax(dim=1)
+    expected = -sum(
+        log_softmax[(b, int(label[(b, 0, *p)]), *p)].item()
+        for b, *p in itertools.product(range(label.shape[0]), *map(range, label.shape[2:]))
+    )
+    assert difference.item() == pytest.approx(0.5 * expected / label.numel(), rel=1e-4)
+    assert "cross_entropy" not in plain.components

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd
+from monai.transforms import Compose, CropForegroundd, Invertd
 
 from common.errors import CaseError
 from common.transforms.crop import CropBraind
@@ -45,3 +45,13 @@ def test_label_outside_the_brain():
 def test_label_without_lesion_is_fine():
     healthy = {**item(), "label": MetaTensor(torch.zeros(1, 8, 9, 10))}
     assert CropBraind(["image", "label"])(healthy)["label"].shape == (1, 4, 2, 6)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1), (0, 2, 3, 1)])
+def test_box_is_monais_whatever_the_order_in_memory(axes: tuple[int, ...]):
+    array = np.ascontiguousarray(item()["image"].numpy().transpose(axes)).transpose(np.argsort(axes))
+    image = MetaTensor(torch.from_numpy(array))
+    expected = CropForegroundd("image", source_key="image", select_fn=lambda x: x != 0, allow_smaller=True)
+    a, b = (crop({"case": "c", "image": image})["image"] for crop in (expected, CropBraind("image")))
+    assert a.shape == b.shape
+    assert torch.equal(a.as_tensor(), b.as_tensor())
