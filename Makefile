@@ -9,6 +9,9 @@ env: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && touch $@
 
+# Threads that wait must not spin: on a busy machine that costs many times the work itself.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 demo: env
 	$(BIN)/python -m common demo demo
 
@@ -22,4 +25,4 @@ lint: env
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 bench: env
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(DATASET) $(CHECKPOINT)

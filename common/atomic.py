@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from .errors import InputError
 
@@ -49,6 +50,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         InputError: the folder can't be made or written to.
     """
-    with whole_file(folder / "writable") as temporary:
-        temporary.touch()
-    (folder / "writable").unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} can't be written to: {error.strerror}; choose another folder") from error

@@ -25,24 +25,32 @@ def demo(folder: str = "demo") -> None:
     """
     root = Path(folder)
     training, held_back, predictions = root / "training", root / "held_back", root / "predictions"
-    network = f"--ckpt_dir {root / 'models'}"
-    size = "--patch_size [48,48,48] --resample False"
+    network = ["--ckpt_dir", root / "models"]
+    size = ["--patch_size", "[48,48,48]", "--resample", "False"]
+    long = ["--epochs", "28", "--val_interval", "14", "--batch_size", "1", "--cross_entropy_weight", "1"]
+    long += ["--fractions", "[0.875,0.125,0.0]"]
+    again = ["--save_probabilities", "True", "--overwrite", "True"]
+    cga_unet = ["--bundle", "cga_unet", "--checkpoint", root / "models" / "model.pt", "--resample", "False"]
     started = time.monotonic()
-    for command in (
-        f"phantoms {training} --cases 24 --shape 48 --seed 0",
-        f"phantoms {held_back} --cases 8 --shape 48 --seed 100",
-        f"run cga_unet train --dataset_dir {training} --output_dir {root / 'run'} {network} {size}"
-        " --epochs 28 --val_interval 14 --batch_size 1 --cross_entropy_weight 1 --fractions [0.875,0.125,0.0]",
-        f"run cga_unet inference --dataset_dir {held_back} --output_dir {predictions} {network} {size}"
-        " --save_probabilities True --overwrite True",
-        f"run cga_unet evaluate_predictions --dataset_dir {held_back} --predictions_dir {predictions}",
-        f"report {held_back} {predictions} --out {root / 'report.html'} --bundle cga_unet"
-        f" --checkpoint {root / 'models' / 'model.pt'} --events {root / 'run' / 'events'} --resample False",
-    ):
-        print(f"\n$ lesion-bundles {command}", flush=True)
-        status = subprocess.run([sys.executable, "-m", "common", *shlex.split(command)]).returncode
-        if status:
-            raise InputError(f"the demo stopped with status {status} at: lesion-bundles {command}")
+    _run("phantoms", training, "--cases", 24, "--shape", 48, "--seed", 0)
+    _run("phantoms", held_back, "--cases", 8, "--shape", 48, "--seed", 100)
+    run = ["--output_dir", root / "run"]
+    _run("run", "cga_unet", "train", "--dataset_dir", training, *run, *network, *size, *long)
+    out = ["--output_dir", predictions]
+    _run("run", "cga_unet", "inference", "--dataset_dir", held_back, *out, *network, *size, *again)
+    _run("run", "cga_unet", "evaluate_predictions", "--dataset_dir", held_back, "--predictions_dir", predictions)
+    _run(
+        "report", held_back, predictions, "--out", root / "report.html", *cga_unet, "--events", root / "run" / "events"
+    )
     scores = json.loads((predictions / "scores.json").read_text())
     print("\n" + scores_table(scores["summary"], cases=len({row["case"] for row in scores["cases"]})))
     print(f"\n{time.monotonic() - started:.0f} s in all. The report: {(root / 'report.html').resolve()}")
+
+
+def _run(*words: object) -> None:
+    """Print a command, and run it in a process of its own."""
+    command = [str(word) for word in words]
+    print(f"\n$ lesion-bundles {shlex.join(command)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", "common", *command]).returncode
+    if status:
+        raise InputError(f"the demo stopped with status {status} at: lesion-bundles {shlex.join(command)}")

@@ -46,6 +46,9 @@ def run(bundle: str, workflow: str, **overrides: Any) -> None:
         overrides: any id of the config with a new value, such as --epochs 10 or --train#dataloader#batch_size 4.
     """
     folder = find_bundle(bundle)
+    for name, value in overrides.items():
+        if value is None:
+            raise InputError(f"--{name} None: MONAI ignores an override without a value; leave it out")
     configs = folder / "configs"
     names = [_OVERLAYS[workflow], workflow] if workflow in _OVERLAYS else [workflow]
     for name in names:

@@ -1,12 +1,14 @@
 """Files are whole or not there, also when the disk is full."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from common.atomic import whole_file, write_text
+from common.atomic import check_writable, whole_file, write_text
 from common.errors import InputError
 
 FULL_DISK = """
@@ -44,6 +46,22 @@ def test_disk_that_takes_no_more(tmp_path: Path):
     assert f"{path} can't be written: File too large; free some space" in last
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_space_left(tmp_path: Path):
+    line = r"file\.txt can't be written: No space left on device; free some space"
+    with pytest.raises(InputError, match=line), whole_file(tmp_path / "file.txt") as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_leaves_nothing_behind(tmp_path: Path):
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match="taken can't be written to: "):
+        check_writable(tmp_path / "taken")
 
 
 def test_folder_that_is_a_file(tmp_path: Path):

@@ -67,12 +67,20 @@ def _label_from_name(name: str) -> str | None:
 
 
 def _region_from_name(name: str) -> str | None:
+    """A region of several labels, or ET; None for the other single labels, such as "necrotic core"."""
     words = set(re.findall(r"[a-z]+", name.lower()))
+    label = _label_from_name(name)
     if words & {"whole", "wt"}:
         return "WT"
-    if words & {"core", "tc"}:
-        return "TC"
-    return "ET" if _label_from_name(name) == "ET" else None
+    if label is not None:
+        return "ET" if label == "ET" else None  # before TC: BraTS also says "enhancing tumor core"
+    return "TC" if words & {"core", "tc"} else None
+
+
+def _whole_number(value: object, name: str) -> int:
+    if not str(value).isdecimal():
+        raise InputError(f"label {name!r}: {value!r} is not a whole number; give the value that the label maps have")
+    return int(str(value))
 
 
 def convention_from_names(labels: Mapping[str, object]) -> str:
@@ -85,20 +93,32 @@ def convention_from_names(labels: Mapping[str, object]) -> str:
     Returns:
         A name in `CONVENTIONS` where one fits, else the list spelled out. A name that tells nothing is kept in that
         list as it is, so the error comes when a label is read, and images can be used without.
+
+    Raises:
+        InputError: a value is not a whole number, or two names mean the same region.
     """
     names: dict[int, str] = {}
     regions: dict[str, set[int]] = {}
+    meant: dict[str, str] = {}
     for key, value in labels.items():
-        if str(key).isdigit():
+        if key.isdecimal():
             names[int(key)] = str(value)
         elif isinstance(value, list):
-            regions[_region_from_name(key) or key] = {int(item) for item in value}
+            region = _region_from_name(key) or key
+            if region in meant:
+                raise InputError(f"labels {meant[region]!r} and {key!r} both mean {region}; name them apart")
+            meant[region] = key
+            regions[region] = {_whole_number(item, key) for item in value}
         else:
-            names[int(str(value))] = key
+            names[_whole_number(value, key)] = key
     enhancing = regions.get("ET", {value for value, name in names.items() if _label_from_name(name) == "ET"})
     whole, core = regions.get("WT", set()), regions.get("TC", set())
-    names |= dict.fromkeys(enhancing, "ET") | dict.fromkeys(core - enhancing, "NCR") | dict.fromkeys(whole - core, "ED")
-    for region, values in regions.items():
+    names |= dict.fromkeys(enhancing, "ET")
+    if enhancing:
+        names |= dict.fromkeys(core - enhancing, "NCR")
+    if core:
+        names |= dict.fromkeys(whole - core - enhancing, "ED")
+    for region, values in sorted(regions.items(), key=lambda item: len(item[1])):
         for item in values:
             names.setdefault(item, region)
     known = {value: _label_from_name(name) or re.sub(r"[,=]", " ", name) for value, name in sorted(names.items())}

@@ -17,7 +17,7 @@ LAYOUTS = {
     "brats2023": "BraTS 2023 and later: <case>/<case>-t1n.nii.gz, -t1c, -t2w, -t2f, -seg",
     "decathlon": "decathlon Task01: dataset.json with imagesTr/<case>.nii.gz (4D), labelsTr, imagesTs",
     "nnunet": "nnU-Net raw: dataset.json with imagesTr/<case>_0000.nii.gz to _0003, labelsTr, imagesTs",
-    "bids": "BIDS: sub-*/[ses-*/]anat/*_T1w.nii.gz, *_ce-*_T1w, *_T2w, *_FLAIR; derivatives/*/sub-*/**/*_dseg",
+    "bids": "BIDS: sub-*/[ses-*/]anat/*_T1w.nii.gz, *_ce-*_T1w, *_T2w, *_FLAIR; *_dseg there or in derivatives/labels",
     "datalist": 'MONAI datalist: *.json with "training", "validation" or "testing" lists of {"image", "label"}',
     "flat": "flat: <case>.nii.gz (4D); <case>_seg.nii.gz, labels/<case>.nii.gz or labels/final/<case>.nii.gz",
 }
@@ -27,6 +27,7 @@ _BRATS_NAMES = {
     "brats2023": (re.compile(r"(.+)-(t1n|t1c|t2w|t2f|seg)"), "canonical"),
 }
 _BIDS_NAME = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)(?:_[a-z]+-[^_]+)*_(T1w|T2w|FLAIR|dseg|seg)")
+_BIDS_LABEL_FOLDERS = ("labels", "manual_masks")
 
 
 def _match_brats(name: str, files: list[Path]) -> Layout | None:
@@ -44,14 +45,17 @@ def _match_brats(name: str, files: list[Path]) -> Layout | None:
 def _match_bids(folder: Path, files: list[Path]) -> Layout | None:
     """A case is a subject, or a subject's session where there are sessions: `sub-01`, `sub-01_ses-02`.
 
-    T1w with a `ce-` entity is t1c, T1w without one t1n. Labels are `_dseg` or `_seg` files with the subject's name, in
-    `anat` or in `derivatives`, with canonical values. `_mask` files are left alone: they don't tell NCR, ED and ET.
+    T1w with a `ce-` entity is t1c, T1w without one t1n. Labels are `_dseg` or `_seg` files with the subject's name and
+    canonical values, in `anat`, `derivatives/labels` or `derivatives/manual_masks`. Other derivatives are left alone,
+    as pipelines write tissue classes under the same name (fMRIPrep's `_dseg`), and so are `_mask` files, which don't
+    tell NCR, ED and ET.
     """
     images = [path for path in files if path.parent.name == "anat" and _BIDS_NAME.fullmatch(stem(path))]
     if not any(channel_of(path) for path in images):
         return None
     derivatives = folder / "derivatives"
-    derived = find_files(derivatives, depth=5) if derivatives.is_dir() else []
+    drawn = [derivatives / name for name in _BIDS_LABEL_FOLDERS]
+    derived = [path for labels in drawn if labels.is_dir() for path in find_files(labels, depth=4)]
     groups: Groups = defaultdict(lambda: defaultdict(list))
     for path in [*(path for path in images if derivatives not in path.parents), *derived]:
         match = _BIDS_NAME.fullmatch(stem(path))
@@ -104,13 +108,18 @@ def recognise(folder: Path | str) -> Layout:
         raise InputError(f"{folder}: is no folder; give the folder that holds the cases, or a datalist's JSON file")
     files = find_files(folder, depth=3)
     fitting = [_match_brats(name, files) for name in _BRATS_NAMES]
-    fitting += [match_nnunet(folder, files), _match_bids(folder, files), _match_flat(folder, files)]
-    found = [layout for layout in [*fitting, *match_datalists(folder, files)] if layout is not None]
+    nnunet = match_nnunet(folder, files)
+    fitting += [nnunet, _match_bids(folder, files), _match_flat(folder, files)]
+    # A JSON file may be something else's: a broken one matters only where nothing else fits.
+    datalists, broken = match_datalists(folder) if nnunet is None else ([], [])
+    found = [layout for layout in [*fitting, *datalists] if layout is not None]
     if len(found) > 1:
         raise InputError(
             f"{folder}: more than one layout fits ({', '.join(layout.name for layout in found)}); "
             "keep one in the folder, or give the path of the datalist's JSON file"
         )
+    if not found and broken:
+        raise broken[0]
     if not found and not files:
         raise InputError(f"{folder}: holds no .nii or .nii.gz file; give the folder that holds the cases")
     if not found:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from .case_files import Case
 from .json_layouts import read_json
 
 __all__ = ["PARTS", "partition_cases", "patient_of"]
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("training", "validation", "test")
 
@@ -61,6 +65,7 @@ def partition_cases(
     file: Path | str,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
+    must_exist: bool = False,
 ) -> dict[str, list[Case]]:
     """Divide cases by patient, at random; or as the file says, where it exists.
 
@@ -74,12 +79,14 @@ def partition_cases(
             with nothing but the names, made elsewhere, is used as it is.
         fractions: of patients for training, validation and test; they add up to 1.
         seed: of the drawing.
+        must_exist: draw nothing: an evaluation has to leave aside just what the training did.
 
     Returns:
         "training", "validation" and "test", each a list of cases sorted by name.
 
     Raises:
-        InputError: bad fractions, no cases, or a file that isn't of these cases, this seed or these fractions.
+        InputError: bad fractions, no cases, or a file that isn't of these cases, this seed or these fractions, or that
+            has a patient in two parts where there are enough for each to have its own.
     """
     if len(fractions) != 3 or not all(0 <= f <= 1 for f in fractions) or fractions[0] == 0:
         raise InputError(f"fractions {list(fractions)}: give three numbers from 0 to 1, that of training above 0")
@@ -92,11 +99,14 @@ def partition_cases(
         raise InputError("two cases have the same name; name them apart")
     if file.exists():
         parts = _read_parts(file, set(by_name), fractions, seed)
+    elif must_exist:
+        raise InputError(f"no partition at {file}: give the one that the training wrote, with --partition_file")
     else:
         drawn = _draw(sorted({patient_of(name) for name in by_name}), fractions, seed)
         parts = {part: sorted(n for n in by_name if patient_of(n) in drawn[part]) for part in PARTS}
         content = {"seed": seed, "fractions": list(fractions), "parts": parts}
         write_text(file, json.dumps(content, indent=1) + "\n")
+    logger.info("%s cases; %s", ", ".join(f"{len(parts[part])} {part}" for part in PARTS), file)
     return {part: [by_name[name] for name in sorted(names)] for part, names in parts.items()}
 
 
@@ -115,4 +125,10 @@ def _read_parts(file: Path, names: set[str], fractions: Sequence[float], seed: i
             shown = ", ".join(sorted(differing)[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
             which = "which the data set has" if reason == "does not list" else "which the data set lacks"
             raise InputError(f"{file}: {reason} {shown}, {which}; {remedy}")
+    used = [part for part in PARTS if parts[part]]
+    where = {part: {patient_of(name) for name in parts[part]} for part in used}
+    if len(set().union(*where.values())) >= len(used):
+        for first, second in combinations(used, 2):
+            if shared := where[first] & where[second]:
+                raise InputError(f"{file}: patient {min(shared)} is in {first} and in {second}; {remedy}")
     return {part: parts[part] for part in PARTS}

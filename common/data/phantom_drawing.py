@@ -6,19 +6,21 @@ gamma are drawn from wide ranges per scan and modality, and a lesion's contrast 
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 
 from ..errors import InputError
-from .phantom_record import Appearance, Head, Lesion, Phantom, Quadruple, Spot, Triple
+from .labels import CHANNELS
+from .phantom_record import BULGE, Appearance, Head, Lesion, Phantom, Quadruple, Spot, Triple
 
 __all__ = ["KINDS", "MAX_DIAMETER", "draw_phantom"]
 
 KINDS = ("metastases", "glioma", "mixed")
 
 MAX_DIAMETER = 40.0
-"""Largest metastasis, mm."""
-
-MODALITIES = ("t1n", "t1c", "t2w", "t2f")
+"""No metastasis is longer, mm."""
 
 # Ranges of the means per modality, in the order grey, deep, fluid, vessel, in multiples of white matter.
 TISSUES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -100,7 +102,7 @@ def draw_phantom(seed: int, index: int, kind: str = "mixed") -> Phantom:
     kind = either if kind == "mixed" else kind
     head = _draw_head(draw)
     lesions = _draw_metastases(draw, head) if kind == "metastases" else _draw_glioma(draw, head)
-    t1n, t1c, t2w, t2f = (_draw_appearance(draw, name) for name in MODALITIES)
+    t1n, t1c, t2w, t2f = (_draw_appearance(draw, name) for name in CHANNELS)
     return Phantom(
         seed=seed,
         index=index,
@@ -132,7 +134,7 @@ def _draw_head(draw: _Draw) -> Head:
 def _draw_metastases(draw: _Draw, head: Head) -> tuple[Lesion, ...]:
     """One to fifteen, half of the scans with one or two; the first is the largest, the others mostly small."""
     count = min(int(draw.generator.geometric(0.5)), 15) if draw.chance(0.7) else draw.integer(4, 15)
-    radii = [draw.log_between(9.0, MAX_DIAMETER / 2 / 1.15)]
+    radii = [draw.log_between(9.0, MAX_DIAMETER / 2 / BULGE)]
     radii += [draw.log_between(1.5, max(0.7 * radii[0], 3.0)) for _ in range(count - 1)]
     lesions: list[Lesion] = []
     for radius in radii:
@@ -142,11 +144,13 @@ def _draw_metastases(draw: _Draw, head: Head) -> tuple[Lesion, ...]:
         pattern = "solid" if radius < 4 or draw.chance(0.15) else "ring"
         # Small metastases often have no edema, those above 7 mm always do.
         edema = draw.between(0.4, 1.4) * radius + draw.between(0, 5) if draw.chance(0.3 + 0.1 * radius) else 0.0
-        lesions.append(
-            _draw_lesion(
-                draw, centre, radius, pattern, round(min(edema, 25.0), 4), irregularity=draw.between(0.05, 0.2)
-            )
-        )
+        irregularity = draw.between(0.05, 0.2)
+        lesion = _draw_lesion(draw, centre, radius, pattern, round(min(edema, 25.0), 4), irregularity)
+        longest = 2 * BULGE * radius / min(lesion.stretch)
+        if longest > MAX_DIAMETER:
+            shrunk = math.floor(radius * MAX_DIAMETER / longest * 1e4) / 1e4
+            lesion = dataclasses.replace(lesion, radius=shrunk)
+        lesions.append(lesion)
     return tuple(lesions)
 
 

@@ -8,13 +8,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from .labels import LABEL_NAMES
 from .phantom_anatomy import Anatomy, ramp
 from .phantom_fields import Array, Fields, Grid
-from .phantom_record import Lesion
+from .phantom_record import BULGE, Lesion
 
 __all__ = ["LesionFractions", "LesionShapes"]
 
-BACKGROUND, NECROTIC, EDEMA, ENHANCING = 0, 1, 2, 3
+_VALUES = {name: value for value, name in LABEL_NAMES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class LesionShapes:
         # Only fields finer than the lesion shape it; a coarser one would merely change its size.
         bumps = 0.7 * min(1, radius / 18) * coarse + 0.5 * min(1, radius / 8) * medium + 0.2 * fine
         core_depth = np.maximum(radius * (1 + lesion.irregularity * bumps), 0.5 * radius)
-        core_depth = np.minimum(core_depth, 1.3 * radius) - distance
+        core_depth = np.minimum(core_depth, BULGE * radius) - distance
         core = ramp(core_depth, max(self.spacing, 1.0))
         enhancing = self._enhancing(lesion, core_depth, voxels)
         edema_depth = self._edema_depth(lesion, core_depth, voxels)
@@ -72,10 +73,10 @@ class LesionShapes:
 
         label = np.zeros(len(voxels), dtype=np.uint8)
         if lesion.edema:
-            label[edema_depth > 0] = EDEMA
+            label[edema_depth > 0] = _VALUES["ED"]
         else:
             edema = np.zeros_like(edema)
-        label[core_depth > 0] = np.where(enhancing > 0.5, ENHANCING, NECROTIC)[core_depth > 0]
+        label[core_depth > 0] = np.where(enhancing > 0.5, _VALUES["ET"], _VALUES["NCR"])[core_depth > 0]
         return LesionFractions(voxels, edema, core, enhancing, label)
 
     def _edema_depth(self, lesion: Lesion, core_depth: Array, voxels: NDArray[np.intp]) -> Array:

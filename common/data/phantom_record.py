@@ -10,7 +10,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-__all__ = ["Appearance", "Head", "Lesion", "Phantom", "Spot"]
+__all__ = ["BULGE", "Appearance", "Head", "Lesion", "Phantom", "Spot"]
+
+BULGE = 1.3
+"""How far the bumps of a tumour core may reach, in multiples of its radius."""
 
 Triple = tuple[float, float, float]
 Quadruple = tuple[float, float, float, float]

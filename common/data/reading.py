@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import os
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +69,12 @@ class _File:
         except OSError as error:
             self.fail(f"can't be read ({error.strerror})", "check the file and its permissions")
 
+    def largest_size(self) -> int:
+        """The most bytes that the file can hold, unpacked."""
+        with open(self.path, "rb") as file:
+            expansion = _MOST_EXPANSION if file.read(2) == _GZIP_MAGIC else 1
+            return expansion * os.fstat(file.fileno()).st_size
+
     def read_header(self, content: bytes) -> nibabel.Nifti1Header:
         """The header with its spacing checked. nibabel's own check would set a spacing of 0 to 1 and go on."""
         kind = _KINDS.get(content[344:348]) or _KINDS.get(content[4:8])
@@ -98,8 +106,8 @@ class _File:
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
         if dtype.kind not in "iuf":
             self.fail(f"voxels of type {dtype}", "convert it to numbers, one a voxel")
-        offset, count = int(header.get_data_offset()), int(np.prod(shape, dtype=np.int64))
-        if len(content) < offset + count * dtype.itemsize:
+        offset, count = int(header.get_data_offset()), math.prod(shape)
+        if len(content) < _stored_size(header):
             self.fail("is truncated", "copy or download it again")
         voxels = np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
         slope, inter = header.get_slope_inter()
@@ -109,6 +117,9 @@ class _File:
 
     def read_geometry(self) -> _Geometry:
         header = self.read_header(self.read_bytes(only_header=True))
+        # The shape decides how much memory is asked for, before the voxels are there to prove it.
+        if _stored_size(header) > self.largest_size():
+            self.fail("is truncated", "copy or download it again")
         return _Geometry(self.path, header.get_data_shape()[:3], header.get_best_affine())
 
     def expect_geometry(self, shape: tuple[int, ...], affine: np.ndarray, other: _Geometry) -> None:
@@ -117,6 +128,10 @@ class _File:
         if not np.allclose(affine, other.affine, rtol=0, atol=AFFINE_TOLERANCE):
             largest = np.abs(affine - other.affine).max()
             self.fail(f"affine differs from that of {other.path} by up to {largest:.3g}", "resample it to that file")
+
+
+def _stored_size(header: nibabel.Nifti1Header) -> int:
+    return int(header.get_data_offset()) + math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -204,7 +219,8 @@ def _read_4d(file: _File, channels: list[str] | tuple[str, ...]) -> tuple[np.nda
 def _image_geometry(name: str, image: Any) -> _Geometry:
     """Of the scan that a label belongs to: of its (first) file, or of a MetaTensor (C, X, Y, Z)."""
     if hasattr(image, "affine"):
-        return _Geometry(Path("the image"), tuple(image.shape[1:]), np.asarray(image.affine))
+        source = image.meta.get("filename_or_obj", "the image") if hasattr(image, "meta") else "the image"
+        return _Geometry(Path(source), tuple(image.shape[1:]), np.asarray(image.affine))
     path = image[0] if isinstance(image, (list, tuple)) else image
     path = find_modalities(Path(path))[0] if Path(path).is_dir() else path
     return _File(name, path).read_geometry()

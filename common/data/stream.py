@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ __all__ = ["CaseStream", "cases_to_do", "pair_predictions"]
 logger = logging.getLogger(__name__)
 
 
-def cases_to_do(dataset_dir: str, output_dir: str, overwrite: bool = False) -> list[dict[str, Any] | CaseError]:
-    """The cases of a folder, in any layout, that have no label map in `output_dir` yet.
+def cases_to_do(
+    dataset_dir: str, output_dir: str, overwrite: bool = False, probabilities: bool = False
+) -> list[dict[str, Any] | CaseError]:
+    """The cases of a folder, in any layout, that aren't finished in `output_dir` yet.
 
     A case whose files are incomplete is in the list as its error, for `CaseStream` to report among the others.
 
@@ -26,12 +30,20 @@ def cases_to_do(dataset_dir: str, output_dir: str, overwrite: bool = False) -> l
         dataset_dir: folder in one of the layouts of `common.data.layouts`.
         output_dir: where `<case>.nii.gz` appears when a case is finished.
         overwrite: do finished cases again.
+        probabilities: a case is finished only when it has `<case>_probabilities.nii.gz` too.
     """
     layout = recognise(dataset_dir)
-    todo = [case for case in layout.cases if overwrite or not (Path(output_dir) / f"{case['case']}.nii.gz").exists()]
+    endings = (".nii.gz", "_probabilities.nii.gz") if probabilities else (".nii.gz",)
+
+    def is_finished(case: dict[str, Any]) -> bool:
+        return all((Path(output_dir) / f"{case['case']}{ending}").exists() for ending in endings)
+
+    todo = [case for case in layout.cases if overwrite or not is_finished(case)]
     if finished := len(layout.cases) - len(todo):
         logger.info(
-            "%d of %d cases are finished already; --overwrite True does them again", finished, len(layout.cases)
+            "%d of %d cases are finished already, with the settings of that run; --overwrite True does them again",
+            finished,
+            len(layout.cases),
         )
     return [*todo, *layout.problems]
 
@@ -73,8 +85,8 @@ def pair_predictions(
 class CaseStream(IterableDataset):
     """Prepares cases one after another; a case that fails is logged, kept in `failures`, and left out.
 
-    Iterate it from one process only (MONAI's ThreadDataLoader prepares the next case in a thread while the network
-    works on the last), since `failures` isn't shared among processes.
+    The next case is prepared in a thread while the network works on the last. Iterate it from one process only (a
+    DataLoader without workers), since `failures` isn't shared among processes.
 
     Args:
         data: dictionaries of cases; a CaseError among them counts as a case that failed.
@@ -87,19 +99,32 @@ class CaseStream(IterableDataset):
         self.failures: list[InputError] = []
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self.data:
-            try:
-                if isinstance(item, CaseError):
-                    raise item
-                prepared = self.transform(item)
-            except Exception as error:
-                found = find_input_error(error)
-                if found is None:
-                    raise
-                logger.error("%s", found)
-                self.failures.append(found)
-            else:
-                yield prepared
+        # MONAI's ThreadDataLoader does the same but ends quietly when its thread meets an exception.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            waiting: deque[Future[Any]] = deque()
+            for item in self.data:
+                waiting.append(pool.submit(self._prepare, item))
+                if len(waiting) > 1:
+                    yield from self._finish(waiting.popleft())
+            while waiting:
+                yield from self._finish(waiting.popleft())
+
+    def _prepare(self, item: dict[str, Any] | CaseError) -> Any:
+        if isinstance(item, CaseError):
+            raise item
+        return self.transform(item)
+
+    def _finish(self, future: Future[Any]) -> Iterator[Any]:
+        try:
+            prepared = future.result()
+        except Exception as error:
+            found = find_input_error(error)
+            if found is None:
+                raise
+            logger.error("%s", found)
+            self.failures.append(found)
+        else:
+            yield prepared
 
     def raise_failures(self) -> None:
         """Raise one InputError that lists the cases that failed; nothing happens where none did."""

@@ -12,6 +12,8 @@ from monai.engines import Workflow
 from torch import nn
 from tqdm import tqdm
 
+from ..inferers.mixed_precision import has_mixed_precision
+
 __all__ = ["ProgressBar", "StartMessage"]
 
 logger = logging.getLogger(__name__)
@@ -55,15 +57,18 @@ class StartMessage:
             f"{parameters:,}",
             device,
             name,
-            "mixed precision" if self.amp else "float32",
+            "mixed precision" if self.amp and has_mixed_precision(device) else "float32",
         )
 
 
 class ProgressBar:
     """A bar over the whole run of a trainer, with the loss and the time still to go, on standard error.
 
-    Where standard error is no terminal it prints a line every 30 seconds instead of redrawing.
+    Where standard error is no terminal it is redrawn only every 30 seconds.
     """
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
 
     def attach(self, engine: Workflow) -> None:
         """Register with a trainer."""
@@ -84,6 +89,7 @@ class ProgressBar:
 
     def step(self, engine: Workflow) -> None:
         """Move on by one iteration."""
+        assert self.bar is not None
         output = engine.state.output
         loss = (output[0] if isinstance(output, list) else output)["loss"]
         self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
@@ -92,6 +98,7 @@ class ProgressBar:
 
     def stop(self, engine: Workflow, error: BaseException | None = None) -> None:
         """Close the bar; what stopped the engine goes on its way."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
         if error is not None:
             raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import pickle
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import nn
 from ..atomic import check_writable, whole_file
 from ..errors import InputError
 
-__all__ = ["WeightsLoader", "WeightsSaver", "load_weights"]
+__all__ = ["BestWeightsSaver", "LastWeightsSaver", "WeightsLoader", "load_weights", "save_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
             f"{path} holds pickled objects or is damaged: it was not loaded and nothing in it was run; "
             "save the network's state dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files make torch raise almost anything
         raise InputError(f"{path} is damaged or no checkpoint: get it again, or train again") from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -73,40 +74,66 @@ class WeightsLoader:
             engine.add_event_handler(Events.STARTED, lambda _: load_weights(self.network, self.path))
 
 
-class WeightsSaver:
-    """Saves a network's state dict each time its evaluator is done: the last one, and the best one by the key metric.
+def save_weights(network: nn.Module, *paths: Path) -> None:
+    """Write a network's state dict to files that are whole or not there."""
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    for path in paths:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
-    Files appear only when they are whole. A metric that is not a number counts as worst.
+
+class BestWeightsSaver:
+    """Saves a network's state dict where a validation's key metric is higher than in any before of this run.
+
+    The first validation of a run always saves, whatever an earlier run left there. A metric that is not a number counts
+    as worst.
 
     Args:
         network: what is saved.
-        best: file of the best weights so far, none yet at the start of a run.
-        last: file of the newest weights.
+        path: file of the best weights.
     """
 
-    def __init__(self, network: nn.Module, best: str, last: str) -> None:
-        self.network, self.best, self.last = network, Path(best), Path(last)
-        self.best_metric = -float("inf")
+    def __init__(self, network: nn.Module, path: str) -> None:
+        self.network, self.path = network, Path(path)
+        self.best: float | None = None
 
     def attach(self, engine: Workflow) -> None:
-        """Register with the evaluator; the folders are tried now, before any training."""
-        for path in (self.best, self.last):
-            check_writable(path.parent)
+        """Register with the evaluator; the folder is tried now, before any training."""
+        check_writable(self.path.parent)
         engine.add_event_handler(Events.COMPLETED, self.save)
 
     def save(self, engine: Workflow) -> None:
-        """Write the weights."""
-        buffer = io.BytesIO()
-        torch.save(self.network.state_dict(), buffer)
-        self._write(self.last, buffer)
+        """Write the weights if they are the best so far."""
         name = engine.state.key_metric_name
         metric = float(engine.state.metrics[name])
-        if metric > self.best_metric or not self.best.exists():
-            self.best_metric = metric
-            self._write(self.best, buffer)
-            logger.info("%s %.4f is the best so far: %s", name, metric, self.best)
+        if self.best is None or metric > self.best:
+            self.best = -math.inf if math.isnan(metric) else metric
+            save_weights(self.network, self.path)
+            logger.info("%s %.4f is the best so far: %s", name, metric, self.path)
 
-    @staticmethod
-    def _write(path: Path, buffer: io.BytesIO) -> None:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+
+class LastWeightsSaver:
+    """Saves a network's state dict after each epoch; where no validation took place, as the best in the end.
+
+    Args:
+        network: what is saved.
+        path: file of the last weights.
+        best: file of the best weights.
+        evaluator: what would have chosen the best ones.
+    """
+
+    def __init__(self, network: nn.Module, path: str, best: str, evaluator: Workflow) -> None:
+        self.network, self.path, self.best, self.evaluator = network, Path(path), Path(best), evaluator
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the trainer; the folder is tried now, before any training."""
+        check_writable(self.path.parent)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: save_weights(self.network, self.path))
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def finish(self, engine: Workflow) -> None:
+        """Write the best weights where there are none of this run."""
+        if not self.evaluator.state.iteration:
+            save_weights(self.network, self.best)
+            logger.info("nothing was validated: the last weights are %s", self.best)

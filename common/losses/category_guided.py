@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceLoss
@@ -108,21 +110,25 @@ class CategoryGuidedLoss(nn.Module):
 def attention_loss(attention: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Mean squared error between an attention map and the one-hot label, background included (section 3.2).
 
-    The label is downsampled to the map by nearest neighbour. At a rate of 8 that takes voxels 0, 8, 16 …, which are
-    the centres of what the map's voxels see.
+    The label is taken at every rate-th voxel: at a rate of 8, voxels 0, 8, 16 …, which are the centres of what the
+    map's voxels see, at any size.
 
     Args:
-        attention: (B, K, d, h, w).
+        attention: (B, K, d, h, w), with d = ceil(D / rate) and so on, of one rate that is a power of two.
         label: class of each voxel (B, 1, D, H, W).
     """
-    small = F.interpolate(label.float(), size=attention.shape[2:], mode="nearest")
-    return F.mse_loss(attention.float(), one_hot(small, attention.shape[1]))
+    # The only power of two that the sizes allow: half of it would give more voxels, twice as much fewer.
+    steps = (math.ceil(full / small) for full, small in zip(label.shape[2:], attention.shape[2:], strict=True))
+    rate = max(1 << (step - 1).bit_length() for step in steps)
+    small_label = label[:, :, ::rate, ::rate, ::rate]
+    return F.mse_loss(attention.float(), one_hot(small_label, attention.shape[1]))
 
 
 def inter_class_distance(prototypes: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Sum D of the Euclidean distances between the prototypes of the classes that are present (Eq. 9).
 
-    The sum runs over i and j as written, so each pair counts twice.
+    The sum runs over i and j as written, so each pair counts twice. Values beyond ±1e17 count as that, and pass no
+    gradient, so that the squares of features that have run away don't overflow float32.
 
     Args:
         prototypes: (B, K, C).
@@ -131,6 +137,7 @@ def inter_class_distance(prototypes: torch.Tensor, present: torch.Tensor) -> tor
     Returns:
         (B,), 0 where fewer than two classes are present.
     """
+    prototypes = prototypes.clamp(-1e17, 1e17)
     # vector_norm's gradient at 0 is 0, where that of a square root of a sum of squares is NaN.
     distances = torch.linalg.vector_norm(prototypes.unsqueeze(2) - prototypes.unsqueeze(1), dim=3)
     return (distances * (present.unsqueeze(2) & present.unsqueeze(1))).sum(dim=(1, 2))

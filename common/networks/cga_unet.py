@@ -45,7 +45,8 @@ class CGAUNet(nn.Module):
     convolution of a DeUp are 1×1×1, and DeBlock3 works at the size of EnBlock3.
 
     Any size of at least 8 voxels along each axis (with four levels) is taken: strided convolutions round sizes up, and
-    the decoder cuts the surplus voxel plane of an upsampled map to the skip's size.
+    the decoder cuts the surplus voxel plane of an upsampled map to the skip's size. Only where the coarsest level has
+    no more than 8 channels is 8×8×8 too small for a batch of one: that leaves a group a single value to normalise.
 
     Args:
         in_channels: channels of the image.
@@ -81,6 +82,7 @@ class CGAUNet(nn.Module):
         if any(channels % _GROUPS for channels in features):
             raise InputError(f"features {list(features)}: they must be multiples of {_GROUPS}")
         self.in_channels = in_channels
+        self.coarsest_channels = features[-1]
         self.smallest = 2 ** (len(features) - 1)
 
         self.init_conv = Conv3(in_channels, features[0])
@@ -117,6 +119,9 @@ class CGAUNet(nn.Module):
             InputError: when the image has another number of channels or is too small.
         """
         self._check(image)
+        if torch.is_autocast_enabled(image.device.type):
+            # Once: each of the two convolutions of the image would make, and keep for backward, a copy of its own.
+            image = image.to(torch.get_autocast_dtype(image.device.type))
         attention = prototypes = present = None
         skips: list[torch.Tensor] = []
         x = self.dropout(self.init_conv(image))
@@ -139,6 +144,10 @@ class CGAUNet(nn.Module):
         if min(image.shape[2:]) < self.smallest:
             raise InputError(
                 f"image of {tuple(image.shape[2:])} voxels: the network needs at least {self.smallest} along each axis"
+            )
+        if (len(image), self.coarsest_channels, *image.shape[2:]) == (1, _GROUPS, *[self.smallest] * 3):
+            raise InputError(
+                f"image of {tuple(image.shape[2:])} voxels: {_GROUPS} channels at the coarsest level need a larger one"
             )
 
 

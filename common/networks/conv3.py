@@ -11,9 +11,10 @@ __all__ = ["Conv3"]
 class Conv3(nn.Conv3d):
     """A 3×3×3 convolution padded by 1, with bias.
 
-    On CPUs with AVX-512 bfloat16, the weight gradient that oneDNN (in torch 2.13) computes in bfloat16 for a map two
-    voxels deep reads and writes memory that isn't its own: it is garbage, often NaN. Under autocast on a CPU such
-    maps, which are small, are therefore convolved in float32.
+    In torch 2.13.0 on a CPU with AVX-512 bfloat16, the weight gradient under bfloat16 autocast of such a convolution
+    of a map two voxels deep is wrong, differs between identical calls, and is sometimes infinite or NaN (seen at
+    stride 1 with 16 and more channels; the cause wasn't looked into). Under autocast on a CPU such maps, which are
+    small, are therefore convolved in float32.
 
     Args:
         in_channels: channels of the input.

@@ -58,14 +58,19 @@ class LoadLabelMapd(MapTransform):
     """Read label maps as MetaTensors (1, X, Y, Z), uint8, in canonical labels.
 
     The file's convention is the entry `<key>_convention` of the dictionary, canonical where there is none; see
-    `common.data.labels`. A key that is not `image` must have the geometry of the entry `image`, where there is one.
+    `common.data.labels`.
+
+    Args:
+        keys: entries to read.
+        geometry_of: entry whose shape and affine the others must have, where it is there.
 
     Raises:
         CaseError: when the file is missing or damaged, doesn't fit the image, or holds a value outside its convention.
     """
 
-    def __init__(self, keys: KeysCollection = ("label",)) -> None:
+    def __init__(self, keys: KeysCollection = ("label",), geometry_of: str = "image") -> None:
         super().__init__(keys)
+        self.geometry_of = geometry_of
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each key's path by the tensor."""
@@ -74,8 +79,10 @@ class LoadLabelMapd(MapTransform):
             if data.get(key) is None:
                 case = str(data.get("case", "?"))
                 raise CaseError(case, None, f"no {key} file", "give one, or leave the case out")
-            entry = {name: loaded[name] for name in ("case", "image") if name in data and name != key}
-            entry |= {"label": data[key], "label_convention": data.get(f"{key}_convention", "canonical")}
+            entry = {"case": data.get("case"), "label": data[key]}
+            entry["label_convention"] = data.get(f"{key}_convention", "canonical")
+            if key != self.geometry_of:
+                entry["image"] = loaded.get(self.geometry_of)
             array, affine = read_label(entry)
             loaded[key] = _meta_tensor(array[None], affine, data[key])
         return loaded

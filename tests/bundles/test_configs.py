@@ -53,8 +53,12 @@ def test_monais_required_properties_are_there(
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    names = [case["case"] for case in list_cases(dataset)]
     for case in list_cases(dataset):
         shutil.copy(case["label"], tmp_path / f"{case['case']}.nii.gz")
+    (tmp_path / "models").mkdir()
+    parts = {"training": names[:1], "validation": names[1:2], "test": names[2:]}
+    (tmp_path / "models" / "partition.json").write_text(json.dumps({"parts": parts}))
     folder = BUNDLES / name / "configs"
     workflow = ConfigWorkflow(
         config_file=[os.fspath(folder / f"{config}.json") for config in configs],

@@ -89,6 +89,10 @@ def test_a_value_that_the_source_cannot_express_is_named():
         ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}, "decathlon"),
         ({"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}, "decathlon"),
         ({"background": 0, "WT": [1, 2, 4], "TC": [1, 4], "ET": [4]}, "brats2018"),
+        ({"whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor core": [3]}, "decathlon"),
+        ({"WT": [1, 2, 3], "necrotic core": [1], "edema": [2], "ET": [3]}, "canonical"),
+        ({"WT": [1, 2, 3], "TC": [1, 3]}, "1=TC,2=ED,3=TC"),
+        ({"WT": [1, 2, 3], "ET": [3]}, "1=WT,2=WT,3=ET"),
         ({"background": 0, "NCR": 1, "SNFH": 2, "ET": 3}, "canonical"),
         ({"background": 0, "NETC": 1, "ED": 2, "ET": 4}, "brats2018"),
         ({"background": 0, "ET": 1, "oedema": 2, "necrosis": 3}, "1=ET,2=ED,3=NCR"),
@@ -98,6 +102,23 @@ def test_a_value_that_the_source_cannot_express_is_named():
 )
 def test_convention_is_read_off_the_names(labels, convention):
     assert convention_from_names(labels) == convention
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        (
+            {"whole tumor": [1, 2, 3], "enhancing tumor": [3], "ET": [4]},
+            "labels 'enhancing tumor' and 'ET' both mean ET; name them apart",
+        ),
+        ({"ET": "three"}, "label 'ET': 'three' is not a whole number; give the value that the label maps have"),
+        ({"ET": [None]}, "label 'ET': None is not a whole number; give the value that the label maps have"),
+    ],
+)
+def test_labels_that_cannot_be_understood(labels, line):
+    with pytest.raises(InputError) as error:
+        convention_from_names(labels)
+    assert str(error.value) == line
 
 
 @pytest.mark.parametrize(

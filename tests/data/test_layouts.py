@@ -175,11 +175,14 @@ def test_bids_sessions_labels_and_masks(tmp_path):
         for what in ("T1w", "ce-gd_T1w", "acq-tse_T2w", "FLAIR", "desc-brain_mask"):
             touch(anat / f"{name}_{what}.nii.gz")
     touch(tmp_path / "sub-a1" / "ses-01" / "func" / "sub-a1_ses-01_task-rest_bold.nii.gz")
-    touch(tmp_path / "derivatives" / "raters" / "sub-a1" / "ses-02" / "anat" / "sub-a1_ses-02_desc-lesion_dseg.nii.gz")
+    for maker in ("manual_masks", "fmriprep"):
+        anat = tmp_path / "derivatives" / maker / "sub-a1" / "ses-02" / "anat"
+        touch(anat / "sub-a1_ses-02_desc-lesion_dseg.nii.gz")
+    touch(tmp_path / "derivatives" / "fmriprep" / "sub-a1" / "ses-01" / "anat" / "sub-a1_ses-01_dseg.nii.gz")
     touch(tmp_path / "derivatives" / "prep" / "sub-a1" / "ses-01" / "anat" / "sub-a1_ses-01_desc-preproc_T1w.nii.gz")
     first, second = list_cases(tmp_path)
     assert (first["case"], second["case"]) == ("sub-a1_ses-01", "sub-a1_ses-02")
-    assert "label" not in first and second["label"].endswith("_dseg.nii.gz")
+    assert "label" not in first and "/manual_masks/" in second["label"]
     assert [Path(path).name for path in first["image"]] == [
         f"sub-a1_ses-01_{what}.nii.gz" for what in ("T1w", "ce-gd_T1w", "acq-tse_T2w", "FLAIR")
     ]

@@ -120,6 +120,18 @@ def test_a_file_of_other_cases_is_refused(tmp_path):
     assert error_of(cases_of("a"), file).startswith(f"{file}: is not JSON")
 
 
+def test_a_file_that_shares_a_patient_is_refused(tmp_path):
+    file = tmp_path / "parts.json"
+    names = ["sub-01_ses-01", "sub-01_ses-02", "sub-02", "sub-03"]
+    parts = {"training": names[:1], "validation": ["sub-02"], "test": [names[1], "sub-03"]}
+    file.write_text(json.dumps({"parts": parts}))
+    line = f"{file}: patient sub-01 is in training and in test; delete the file to divide anew, or name another"
+    assert error_of(cases_of(*names), file) == line
+    few = {"training": ["a"], "validation": ["b"], "test": ["b"]}
+    file.write_text(json.dumps({"parts": few}))
+    assert names_of(partition_cases(cases_of("a", "b"), file)) == few
+
+
 @pytest.mark.parametrize(
     "fractions", [(0.5, 0.5), (0, 0.5, 0.5), (1.2, -0.1, -0.1), (0.5, 0.2, 0.2), (float("nan"), 0, 1)]
 )

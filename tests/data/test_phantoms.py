@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.spatial.distance import pdist
 
 from common.data import phantoms as module
 from common.data.layouts import recognise
+from common.data.phantom_drawing import MAX_DIAMETER
 from common.data.phantom_fields import EXTENT, Fields, make_grid
+from common.data.phantom_record import BULGE
 from common.data.phantoms import (
     RECORD_FILE,
     Phantom,
@@ -113,8 +116,18 @@ def test_sizes_in_millimetres_hold() -> None:
             core = np.isin(label, (1, 3))
             volume = core.sum() * make_grid(core.shape).spacing ** 3
             assert 0.45 * expected < volume < 1.8 * expected
-            extents = [slot.stop - slot.start for slot in ndimage.find_objects(core.astype(np.uint8))[0]]
-            assert max(extents) * make_grid(core.shape).spacing < 50
+
+
+def test_no_metastasis_is_longer_than_it_may_be() -> None:
+    """Even one drawn as large as can be, and with bumps as large as can be."""
+    drawn = [draw_phantom(3, index, "metastases") for index in range(100)]
+    lengths = [2 * BULGE * lesion.radius / min(lesion.stretch) for phantom in drawn for lesion in phantom.lesions]
+    assert 39 < max(lengths) <= MAX_DIAMETER + 1e-9
+    phantom = max(drawn, key=lambda one: one.lesions[0].radius / min(one.lesions[0].stretch))
+    lesion = dataclasses.replace(phantom.lesions[0], centre=(34.0, 0.0, 25.0), irregularity=1.0)
+    label = render_phantom(dataclasses.replace(phantom, lesions=(lesion,)), (48, 48, 48))[1]
+    voxels = np.argwhere(np.isin(label, (1, 3)))
+    assert 34 < pdist(voxels).max() * make_grid(label.shape).spacing <= MAX_DIAMETER
 
 
 def test_labels_occur_as_often_as_in_patients(rendered: list[tuple[Phantom, np.ndarray, np.ndarray]]) -> None:

@@ -207,6 +207,21 @@ def test_sizes_in_a_header_that_lie(tmp_path):
     assert "is not a NIfTI file" in line_of(read_image, case, tmp_path)
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_shape_of_the_first_file_asks_for_no_more_memory_than_the_file_can_fill(tmp_path, ending):
+    case = make_case(tmp_path, ending)
+    content = bytearray(nibabel.Nifti1Image(voxels(), AFFINE).to_bytes())
+    struct.pack_into("<3h", content, 42, 32000, 32000, 32000)
+    first = tmp_path / f"p-t1n{ending}"
+    first.write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    for call in (read_image, read_label):
+        line = line_of(call, case, tmp_path)
+        assert line == f"case p, {first.name}: is truncated; {AGAIN}"
+    struct.pack_into("<8h", content, 40, 7, *[32000] * 7)  # more voxels than 64 bits count
+    first.write_bytes(content)
+    assert line_of(read_image, {"case": "p", "image": str(first)}, tmp_path).endswith(f"is truncated; {AGAIN}")
+
+
 def test_affines_that_differ_by_rounding_are_the_same(tmp_path):
     case = make_case(tmp_path)
     save(tmp_path / "p-t2w.nii.gz", voxels(2), AFFINE + 5e-4 * (np.arange(16).reshape(4, 4) < 12))

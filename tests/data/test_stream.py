@@ -1,6 +1,7 @@
 """A bad case is told and left out; finished ones are passed over; predictions meet their references."""
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,20 @@ def test_finished_cases_are_passed_over(dataset: Path, tmp_path: Path):
     names = [case["case"] for case in cases_to_do(str(dataset), str(tmp_path / "out"))]
     assert names == ["a", "c"]
     assert len(cases_to_do(str(dataset), str(tmp_path / "out"), overwrite=True)) == 3
+    assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True)) == 3
+    (tmp_path / "out" / "b_probabilities.nii.gz").write_text("")
+    assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True)) == 2
+
+
+def test_next_case_is_prepared_while_the_last_is_used():
+    prepared = []
+    stream = iter(CaseStream([{"case": name} for name in "abc"], lambda item: prepared.append(item["case"]) or item))
+    assert next(stream)["case"] == "a"
+    deadline = time.monotonic() + 10
+    while "b" not in prepared and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert prepared == ["a", "b"]  # and no further: a scan takes hundreds of megabytes
+    assert [item["case"] for item in stream] == ["b", "c"]
 
 
 def test_incomplete_case_is_in_the_list_as_its_error(dataset: Path, tmp_path: Path):

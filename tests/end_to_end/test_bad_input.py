@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -149,7 +151,7 @@ LABELS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "label of another shape": (
         lambda d: rewrite(file(d, "seg"), lambda v: v[1:]),
-        rf"case {CASE}, .*-seg\.nii\.gz: shape 31×32×32 is not that of the image",
+        rf"case {CASE}, .*-seg\.nii\.gz: shape 31×32×32 is not that of ",
     ),
     "lesion outside the brain": (
         lambda d: rewrite(file(d, "seg"), lambda v: np.pad(np.ones((2, 2, 2), np.uint8), (0, 30))),
@@ -168,7 +170,7 @@ def train_error(run_in_process: Callable[..., None], dataset: Path, tmp_path: Pa
         "epochs": 1,
     }
     message = error_of(lambda: run_in_process("train", **{**settings, **overrides}))
-    assert not list((tmp_path / "models").glob("*"))
+    assert not list((tmp_path / "models").glob("*.pt"))
     return message
 
 
@@ -287,7 +289,69 @@ def test_output_that_cannot_be_written(
     message = error_of(
         lambda: run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "taken", ckpt_path=weights)
     )
-    assert re.search(r"taken/.* can't be written: .*choose another folder", message)
+    assert re.search(r"taken can't be written to: .*; choose another folder", message)
+
+
+PREDICTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (
+        lambda path: path.write_bytes(path.read_bytes()[:200]),
+        rf"case {CASE}, .*{CASE}\.nii\.gz: is truncated or damaged",
+    ),
+    "other shape": (
+        lambda path: rewrite(path, lambda v: v[1:]),
+        rf"case {CASE}, .*out/{CASE}\.nii\.gz: shape 31×32×32 is not that of .*-seg\.nii\.gz \(32×32×32\)",
+    ),
+    "other affine": (
+        lambda path: rewrite(path, lambda v: v, np.eye(4)),
+        rf"case {CASE}, .*out/{CASE}\.nii\.gz: affine differs from that of .*-seg\.nii\.gz by up to",
+    ),
+    "value outside": (
+        lambda path: rewrite(path, lambda v: np.full_like(v, 4)),
+        rf"case {CASE}, .*out/{CASE}\.nii\.gz: label value 4 is outside the convention 'canonical'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "line"), PREDICTIONS.values(), ids=PREDICTIONS)
+def test_one_bad_prediction_among_many(
+    run_in_process: Callable[..., None], dataset: Path, tmp_path: Path, damage: Callable[[Path], object], line: str
+):
+    """The others are scored, each once, and the run ends with the bad one's line."""
+    (tmp_path / "out").mkdir()
+    for case in sorted(path.name for path in dataset.iterdir()):
+        shutil.copy(dataset / case / f"{case}-seg.nii.gz", tmp_path / "out" / f"{case}.nii.gz")
+    damage(tmp_path / "out" / f"{CASE}.nii.gz")
+    message = error_of(
+        lambda: run_in_process("evaluate_predictions", dataset_dir=dataset, predictions_dir=tmp_path / "out")
+    )
+    assert re.search(f"1 of 3 cases failed: {line}", message), message
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["cases"]
+    assert [row["case"] for row in rows[::3]] == ["BraTS-GLI-00000-000", "BraTS-GLI-00002-000"]
+    assert all(row["dice"] == 1 for row in rows)
+
+
+def test_missing_prediction(run_in_process: Callable[..., None], dataset: Path, tmp_path: Path):
+    message = error_of(lambda: run_in_process("evaluate_predictions", dataset_dir=dataset, predictions_dir=tmp_path))
+    assert re.search(r"no prediction in .* for BraTS-GLI-00000-000, .*: predict these cases first", message)
+
+
+def test_evaluation_draws_no_partition_of_its_own(
+    run_in_process: Callable[..., None], dataset: Path, weights: Path, tmp_path: Path
+):
+    message = error_of(lambda: run_in_process("evaluate", dataset_dir=dataset, ckpt_dir=tmp_path, ckpt_path=weights))
+    assert re.search(r"no partition at .*: give the one that the training wrote", message), message
+
+
+def test_defect_in_the_middle_of_inference_is_not_swallowed(
+    run_in_process: Callable[..., None], monkeypatch: pytest.MonkeyPatch, dataset: Path, weights: Path, tmp_path: Path
+):
+    def fail(case: dict) -> None:
+        raise MemoryError("no memory for this case")
+
+    monkeypatch.setattr("common.transforms.load.read_image", fail)
+    with pytest.raises(Exception) as raised:
+        run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
+    assert "no memory for this case" in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.slow
@@ -313,5 +377,5 @@ def test_full_disk(bundle_run: Command, dataset: Path, weights: Path, tmp_path: 
     arguments = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}
     done = bundle_run("train", largest_file=100_000, **arguments)
     assert done.returncode == 1
-    assert "last.pt can't be written: File too large; free some space" in done.stderr.strip().splitlines()[-1]
+    assert "model.pt can't be written: File too large; free some space" in done.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.glob("**/*.pt"))

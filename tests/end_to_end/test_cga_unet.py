@@ -35,7 +35,7 @@ def test_training_says_what_it_does_and_leaves_weights(trained: Path):
     assert sum(value.numel() for value in state.values()) == 4_768_616
     assert (trained / "run" / "last.pt").is_file()
     assert list((trained / "run" / "events").iterdir())
-    assert set(json.loads((trained / "run" / "partition.json").read_text())["parts"]) >= {"training", "validation"}
+    assert set(json.loads((trained / "models" / "partition.json").read_text())["parts"]) >= {"training", "validation"}
 
 
 def test_same_seed_gives_the_same_weights(
@@ -45,6 +45,15 @@ def test_same_seed_gives_the_same_weights(
     assert again.returncode == 0, again.stderr
     states = [torch.load(folder / "last.pt", weights_only=True) for folder in (trained / "run", tmp_path)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("overrides", [{"val_interval": 5}, {"fractions": [1.0, 0.0, 0.0]}], ids=str)
+def test_training_without_validation_leaves_weights_too(
+    run_in_process: Callable[..., None], phantoms: dict[str, Path], tmp_path: Path, overrides: dict[str, object]
+):
+    arguments = {"dataset_dir": phantoms["brats2018"], "output_dir": tmp_path, "ckpt_dir": tmp_path / "models"}
+    run_in_process("train", **arguments, **{"epochs": 1, **overrides})
+    assert (tmp_path / "models" / "model.pt").read_bytes() == (tmp_path / "last.pt").read_bytes()
 
 
 @pytest.mark.parametrize("layout", ["nnunet", "decathlon"])
@@ -143,7 +152,6 @@ def test_evaluation_of_the_network_and_of_its_files_agree(
         "evaluate",
         **arguments,
         ckpt_dir=trained / "models",
-        partition_file=trained / "run" / "partition.json",
         evaluate_on="validation",
     )
     assert done.returncode == 0, done.stderr
@@ -178,7 +186,8 @@ def test_two_processes_train_together(bundle_run: Command, phantoms: dict[str, P
     assert "1 epochs of 1 steps" in done.stdout
     state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
     assert not any(key.startswith("module.") for key in state)
-    assert len(list((tmp_path / "run" / "events").iterdir())) >= 1
+    # One writer for training and one for validation, both of the first process.
+    assert len(list((tmp_path / "run" / "events").iterdir())) == 2
 
 
 # Overrides of rows of the paper's Tables 3 and 4, and the parameters that the network then has.

@@ -19,7 +19,9 @@ from common.networks.cga_unet import CGAUNet
 pytestmark = pytest.mark.slow
 
 Command = Callable[..., CompletedProcess[str]]
-CASE = "TCGA-FG-6692"
+CASE = "TCGA-DU-7294"
+# Voxels of 1.5 mm: a third of the work, and still a Dice of 0.94 for a perfect network.
+COARSE = {"resample": True, "spacing": [1.5, 1.5, 1.5], "patch_size": [80, 80, 80], "threads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +35,12 @@ def learnt(real_scans: Path, bundle_run: Command, tmp_path_factory: pytest.TempP
         dataset_dir=folder / "data",
         output_dir=folder / "run",
         ckpt_dir=folder / "models",
-        spacing=[1, 1, 1],
-        patch_size=[64, 64, 64],
-        patches_per_case=4,
-        fractions=[1.0, 0.0, 0.0],
-        epochs=100,
-        val_interval=100,
-        threads=2,
+        **COARSE,
+        fractions=[0.5, 0.5, 0.0],
+        epochs=200,
+        val_interval=200,
+        learning_rate=0.002,
+        cross_entropy_weight=1,
     )
     assert done.returncode == 0, done.stderr
     done = bundle_run(
@@ -47,9 +48,7 @@ def learnt(real_scans: Path, bundle_run: Command, tmp_path_factory: pytest.TempP
         dataset_dir=folder / "data",
         output_dir=folder / "out",
         ckpt_dir=folder / "models",
-        spacing=[1, 1, 1],
-        patch_size=[64, 64, 64],
-        threads=2,
+        **COARSE,
     )
     assert done.returncode == 0, done.stderr
     done = bundle_run("evaluate_predictions", dataset_dir=folder / "data", predictions_dir=folder / "out")
@@ -76,7 +75,7 @@ SMALL = {
     "network_def#features": [8, 16, 32],
     "network_def#blocks": [1, 1, 1],
     "attention_rate": 4,
-    "spacing": [1, 1, 1],
+    "resample": True,
     "patch_size": [128, 128, 128],
     "threads": 2,
 }
@@ -96,9 +95,12 @@ def test_shape_and_affine_are_those_of_the_input(
         scan, label = nibabel.load(case["image"][0]), nibabel.load(tmp_path / f"{case['case']}.nii.gz")
         assert label.shape == scan.shape == (240, 240, 155)
         np.testing.assert_allclose(label.affine, scan.affine, atol=1e-6)
-        outside = ~np.any([np.asarray(nibabel.load(path).dataobj) != 0 for path in case["image"]], axis=0)
-        assert np.asarray(label.dataobj).any()
-        assert outside.any()
+        brain = np.any([np.asarray(nibabel.load(path).dataobj) != 0 for path in case["image"]], axis=0)
+        box = tuple(slice(axis.min(), axis.max() + 1) for axis in np.nonzero(brain))
+        labels = np.asarray(label.dataobj).copy()
+        assert labels[box].any()
+        labels[box] = 0
+        assert not labels.any()
 
 
 def reoriented(image: nibabel.Nifti1Image, axcodes: str) -> nibabel.Nifti1Image:

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from common.errors import InputError
-from common.handlers.weights import WeightsLoader, WeightsSaver, load_weights
+from common.handlers.weights import BestWeightsSaver, LastWeightsSaver, WeightsLoader, load_weights
 
 
 class Payload:
@@ -93,25 +93,37 @@ def evaluated(metric: float) -> SimpleNamespace:
     return SimpleNamespace(state=SimpleNamespace(key_metric_name="dice", metrics={"dice": metric}))
 
 
-def test_best_and_last_are_kept(tmp_path: Path, network: torch.nn.Module):
-    best, last = tmp_path / "models" / "model.pt", tmp_path / "run" / "last.pt"
-    saver = WeightsSaver(network, str(best), str(last))
+def test_best_is_kept(tmp_path: Path, network: torch.nn.Module):
+    path = tmp_path / "models" / "model.pt"
+    saver = BestWeightsSaver(network, str(path))
     for metric, value in ((0.5, 1.0), (0.7, 2.0), (0.6, 3.0), (float("nan"), 4.0)):
         torch.nn.init.constant_(network[0].weight, value)
         saver.save(evaluated(metric))
-    assert torch.load(best, weights_only=True)["0.weight"].unique() == 2.0
-    assert torch.load(last, weights_only=True)["0.weight"].unique() == 4.0
-    assert [path.name for path in best.parent.iterdir()] == ["model.pt"]
+    assert torch.load(path, weights_only=True)["0.weight"].unique() == 2.0
+    assert [file.name for file in path.parent.iterdir()] == ["model.pt"]
 
 
-def test_first_weights_are_kept_though_the_metric_is_no_number(tmp_path: Path, network: torch.nn.Module):
-    saver = WeightsSaver(network, str(tmp_path / "model.pt"), str(tmp_path / "last.pt"))
+def test_first_weights_of_a_run_are_kept_though_the_metric_is_no_number(tmp_path: Path, network: torch.nn.Module):
+    (tmp_path / "model.pt").write_text("of an earlier run")
+    saver = BestWeightsSaver(network, str(tmp_path / "model.pt"))
     saver.save(evaluated(float("nan")))
-    assert (tmp_path / "model.pt").exists()
+    load_weights(network, tmp_path / "model.pt")
+    torch.nn.init.constant_(network[0].weight, 2.0)
+    saver.save(evaluated(0.1))
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["0.weight"].unique() == 2.0
+
+
+@pytest.mark.parametrize("validations", [0, 3])
+def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: torch.nn.Module, validations: int):
+    trainer = Engine(lambda engine, batch: torch.nn.init.constant_(network[0].weight, engine.state.epoch))
+    evaluator = SimpleNamespace(state=SimpleNamespace(iteration=validations))
+    LastWeightsSaver(network, str(tmp_path / "last.pt"), str(tmp_path / "best.pt"), evaluator).attach(trainer)
+    trainer.run([0], max_epochs=3)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["0.weight"].unique() == 3
+    assert (tmp_path / "best.pt").exists() == (validations == 0)
 
 
 def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Module):
     (tmp_path / "taken").write_text("")
-    saver = WeightsSaver(network, str(tmp_path / "taken" / "model.pt"), str(tmp_path / "last.pt"))
     with pytest.raises(InputError, match="can't be written"):
-        saver.attach(Engine(lambda engine, batch: None))
+        BestWeightsSaver(network, str(tmp_path / "taken" / "model.pt")).attach(Engine(lambda engine, batch: None))

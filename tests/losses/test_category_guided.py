@@ -111,6 +111,18 @@ def test_gradient_of_the_inter_class_loss(form: str) -> None:
     assert torch.autograd.gradcheck(lambda p: inter_class_loss(p, present, form), (prototypes,))
 
 
+@pytest.mark.parametrize("form", ["log", "bounded"])
+@pytest.mark.parametrize("huge", [1e20, 3e38, math.inf])
+def test_runaway_prototypes_leave_loss_and_gradient_finite(huge: float, form: str) -> None:
+    torch.manual_seed(0)
+    prototypes = torch.randn(1, 4, 128)
+    prototypes[0, 1], prototypes[0, 2], prototypes[0, 3, 0] = huge, -huge, huge
+    prototypes.requires_grad_()
+    value = inter_class_loss(prototypes, torch.ones(1, 4, dtype=torch.bool), form)
+    value.backward()
+    assert value.isfinite() and prototypes.grad is not None and prototypes.grad.isfinite().all()
+
+
 def test_equal_prototypes_have_a_finite_gradient() -> None:
     prototypes = torch.ones(1, 4, 5, requires_grad=True)
     inter_class_loss(prototypes, torch.ones(1, 4, dtype=torch.bool)).backward()
@@ -131,11 +143,15 @@ def test_laws_of_the_distance(seed: int, scale: float, present: list[bool]) -> N
 
 
 def test_attention_loss_at_sizes_the_rate_does_not_divide() -> None:
-    label = torch.randint(0, 4, (1, 1, 19, 45, 9), dtype=torch.uint8)
-    small = torch.nn.functional.interpolate(label, size=(3, 6, 2))
-    perfect = torch.nn.functional.one_hot(small[:, 0].long(), 4).movedim(-1, 1).float()
-    assert attention_loss(perfect, label) == 0
-    assert attention_loss(1 - perfect, label) == 1
+    torch.manual_seed(0)
+    for rate, small in ((8, (3, 6, 2)), (4, (5, 12, 3)), (2, (10, 23, 5))):
+        label = torch.randint(0, 4, (1, 1, 19, 45, 9), dtype=torch.uint8)
+        attention = torch.randn(1, 4, *small)
+        expected = loop_attention(attention, label, rate)
+        assert attention_loss(attention, label).item() == pytest.approx(expected, rel=1e-5)
+    # One voxel is left of each axis.
+    attention, label = torch.randn(1, 4, 1, 1, 1), torch.randint(0, 4, (1, 1, 5, 8, 3))
+    assert attention_loss(attention, label).item() == pytest.approx(loop_attention(attention, label, 8), rel=1e-5)
 
 
 def test_everything_is_float32_under_autocast() -> None:

@@ -141,13 +141,15 @@ def kept_channels(network: CGAUNet, image: torch.Tensor) -> int:
     return sum(kept.values())
 
 
-def test_no_more_of_full_resolution_is_kept_than_backward_needs() -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_no_more_of_full_resolution_is_kept_than_backward_needs(half: bool) -> None:
     # The image, and eleven feature maps: inputs of two norms and outputs of two ReLUs in EnBlock1 and in DeBlock1,
     # both blocks' results, and the upsampled map. With attention not one more.
     image = torch.randn(1, 4, 16, 16, 16)
     for rate in (8, 4, 2, 0):
         network = CGAUNet(features=(16, 16, 16, 16), attention_rate=rate)
-        assert kept_channels(network, image) == 4 + 11 * 16
+        with torch.autocast("cpu", enabled=half):
+            assert kept_channels(network, image) == 4 + 11 * 16
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,14 @@ def test_no_more_of_full_resolution_is_kept_than_backward_needs() -> None:
 def test_wrong_images(shape: tuple[int, ...], words: str) -> None:
     with pytest.raises(InputError, match=words):
         small()(torch.zeros(shape))
+
+
+def test_one_value_a_group() -> None:
+    network = small(features=(8, 8, 8, 8))
+    with pytest.raises(InputError, match="8 channels at the coarsest level"):
+        network(torch.zeros(1, 4, 8, 8, 8))
+    assert network(torch.zeros(2, 4, 8, 8, 8)).logits.isfinite().all()
+    assert network(torch.zeros(1, 4, 8, 8, 9)).logits.isfinite().all()
 
 
 @pytest.mark.parametrize(

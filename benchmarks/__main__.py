@@ -1,0 +1,16 @@
+"""All benchmarks in turn: `make bench`, or `python -m benchmarks [DATASET CHECKPOINT]`.
+
+Without arguments only what needs no scans is measured; with a folder of scans and weights the other tables too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+commands = [["benchmarks.phantoms"], ["benchmarks.train_step"]]
+if len(sys.argv) > 1:
+    commands.append(["benchmarks.reading", sys.argv[1]])
+if len(sys.argv) > 2:
+    commands.append(["benchmarks.inference", sys.argv[1], sys.argv[2]])
+sys.exit(max(subprocess.run([sys.executable, "-m", *command]).returncode for command in commands))
