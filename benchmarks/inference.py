@@ -46,8 +46,7 @@ def plain(network: torch.nn.Module, case: dict, out: Path, patch_size: int) -> N
 
 def bundle(dataset: str, checkpoint: str, case: dict, out: Path) -> Callable[[], None]:
     """The evaluator of inference.json for one case, ready to run."""
-    parser = ConfigParser()
-    parser.read_config(CONFIG)
+    parser = ConfigParser(ConfigParser.load_config_file(CONFIG))
     parser.update(
         {"dataset_dir": dataset, "output_dir": str(out), "ckpt_path": checkpoint, "overwrite": True, "data": [case]}
     )
@@ -67,9 +66,7 @@ def main(dataset: str, checkpoint: str, repeats: int = 3, patch_size: int = 128)
     case = list_cases(dataset)[0]
     with tempfile.TemporaryDirectory() as folder:
         ours_dir, plain_dir = Path(folder) / "ours", Path(folder) / "plain"
-        network = ConfigParser.load_config_file(CONFIG)
-        parser = ConfigParser(network)
-        reference = parser.get_parsed_content("network_def")
+        reference = ConfigParser(ConfigParser.load_config_file(CONFIG)).get_parsed_content("network_def")
         load_weights(reference, checkpoint)
         reference.eval()
         ways = {
