@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ class CaseError(InputError):
         return type(self), (self.case, self.path, self.reason, self.remedy)
 
 
+_IN_TRACEBACK = re.compile(r"^[\w.]+\.(?:InputError|CaseError): (.+)$", re.MULTILINE)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -50,7 +54,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def find_input_error(error: BaseException) -> InputError | None:
     """The outermost InputError among an exception and what it was raised from, or None: it knows most of the case."""
-    return next((link for link in _chain(error) if isinstance(link, InputError)), None)
+    found = next((link for link in _chain(error) if isinstance(link, InputError)), None)
+    if found is None:
+        # A DataLoader's worker hands over no exception but the text of its traceback, outermost last.
+        texts = [text for link in _chain(error) for text in _IN_TRACEBACK.findall(str(link))]
+        found = InputError(texts[-1]) if texts else None
+    return found
 
 
 def exit_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

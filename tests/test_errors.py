@@ -4,6 +4,7 @@ import pickle
 import sys
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import CaseError, InputError, exit_in_one_line, find_input_error
 
@@ -36,6 +37,26 @@ def wrapped() -> BaseException:
 def test_input_error_is_found_below_what_wraps_it():
     assert str(find_input_error(wrapped())) == "the reason"
     assert find_input_error(RuntimeError("other")) is None
+
+
+class Refusing(Dataset):
+    """Fails as a transform inside a MONAI data set does."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        try:
+            raise CaseError("c", "f.nii.gz", "is truncated", "copy it again")
+        except CaseError as error:
+            raise RuntimeError("applying transform") from error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_is_found_behind_a_worker_process(workers: int):
+    with pytest.raises(RuntimeError) as raised:
+        list(DataLoader(Refusing(), num_workers=workers))
+    assert str(find_input_error(raised.value)) == "case c, f.nii.gz: is truncated; copy it again"
 
 
 def test_outermost_input_error_tells_most():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 from ..errors import CaseError, InputError
 from .labels import CHANNELS, channel_from_name
 
-__all__ = ["Case", "Groups", "Layout", "assemble_cases", "channel_of", "find_files", "find_modalities", "stem"]
+__all__ = [
+    "Case",
+    "Groups",
+    "Layout",
+    "assemble_cases",
+    "by_stem",
+    "channel_of",
+    "find_files",
+    "find_modalities",
+    "stem",
+]
 
 Case = dict[str, Any]
 """A MONAI dictionary. "case": name; "image": list of four paths in canonical channel order, or one 4D path; "label":
@@ -44,6 +55,19 @@ class Layout:
 def stem(path: Path | str) -> str:
     """The file's name without `.nii` or `.nii.gz`."""
     return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Label maps by their case.
+
+    Raises:
+        InputError: one is there twice, as `.nii` and as `.nii.gz`.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(stem(path), path)) != path:
+            raise InputError(f"{path}: the same label map is there twice, also as {other}; keep one of them")
+    return found
 
 
 def channel_of(path: Path | str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import CaseError, InputError
-from .case_files import Case, Groups, Layout, assemble_cases, channel_of, stem
+from .case_files import Case, Groups, Layout, assemble_cases, by_stem, channel_of, stem
 from .labels import CHANNELS, channel_from_name, convention_from_names
 
 __all__ = ["is_datalist", "match_datalists", "match_nnunet", "read_datalist", "read_json"]
@@ -116,7 +116,7 @@ def match_nnunet(folder: Path, files: list[Path]) -> Layout | None:
     cases: list[Case] = []
     problems: list[CaseError] = []
     for section, name in (("Tr", "training"), ("Ts", "test")):
-        labels = {stem(path): path for path in files if path.parent == folder / f"labels{section}"}
+        labels = by_stem(path for path in files if path.parent == folder / f"labels{section}")
         groups: Groups = {}
         for case, paths in images[section].items():
             found: dict[str, list[Path]] = defaultdict(list)

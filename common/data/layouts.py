@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from ..errors import CaseError, InputError
-from .case_files import Case, Groups, Layout, assemble_cases, channel_of, find_files, stem
+from .case_files import Case, Groups, Layout, assemble_cases, by_stem, channel_of, find_files, stem
 from .json_layouts import is_datalist, match_datalists, match_nnunet, read_datalist, read_json
 
 __all__ = ["LAYOUTS", "Layout", "list_cases", "recognise"]
@@ -72,8 +72,8 @@ def _match_flat(folder: Path, files: list[Path]) -> Layout | None:
     images = {name: path for name, path in here.items() if not name.endswith("_seg")}
     if not images:
         return None
-    labels = {stem(path): path for path in files if path.parent == folder / "labels"}
-    labels |= {stem(path): path for path in files if path.parent == folder / "labels" / "final"}
+    labels = by_stem(path for path in files if path.parent == folder / "labels")
+    labels |= by_stem(path for path in files if path.parent == folder / "labels" / "final")
     labels |= {name.removesuffix("_seg"): path for name, path in here.items() if name.endswith("_seg")}
     cases: list[Case] = []
     for name, path in images.items():

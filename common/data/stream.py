@@ -72,6 +72,8 @@ def pair_predictions(
         if not found:
             missing.append(case["case"])
             continue
+        if len(found) > 1:
+            raise InputError(f"{found[1]}: the same prediction is there twice, also as {found[0]}; keep one of them")
         pair = {key: case[key] for key in ("case", "label", "label_convention") if key in case}
         pairs.append(pair | {"image": str(found[0]), "image_convention": convention})
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import pickle
 from pathlib import Path
 
@@ -83,11 +84,19 @@ def save_weights(network: nn.Module, *paths: Path) -> None:
             temporary.write_bytes(buffer.getbuffer())
 
 
+def keep_previous(path: Path) -> None:
+    """Keep the weights that an earlier run left at `path` as `<name>.previous`, before they are replaced."""
+    if path.exists():
+        previous = path.with_name(path.name + ".previous")
+        os.replace(path, previous)
+        logger.info("the weights of an earlier run are kept as %s", previous)
+
+
 class BestWeightsSaver:
     """Saves a network's state dict where a validation's key metric is higher than in any before of this run.
 
-    The first validation of a run always saves, whatever an earlier run left there. A metric that is not a number counts
-    as worst.
+    The first validation of a run always saves; what an earlier run left there is kept beside it as `<name>.previous`. A
+    metric that is not a number counts as worst.
 
     Args:
         network: what is saved.
@@ -107,6 +116,8 @@ class BestWeightsSaver:
         """Write the weights if they are the best so far."""
         name = engine.state.key_metric_name
         metric = float(engine.state.metrics[name])
+        if self.best is None:
+            keep_previous(self.path)
         if self.best is None or metric > self.best:
             self.best = -math.inf if math.isnan(metric) else metric
             save_weights(self.network, self.path)
@@ -135,5 +146,6 @@ class LastWeightsSaver:
     def finish(self, engine: Workflow) -> None:
         """Write the best weights where there are none of this run."""
         if not self.evaluator.state.iteration:
+            keep_previous(self.best)
             save_weights(self.network, self.best)
             logger.info("nothing was validated: the last weights are %s", self.best)

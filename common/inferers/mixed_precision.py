@@ -25,8 +25,9 @@ class MixedPrecisionInferer(Inferer):
     """Calls another inferer with the network under autocast, and gives its output in float32.
 
     MONAI's engines know `amp` for CUDA only, and MONAI Label ignores it; an inferer is used by all of them, in
-    training too. The dtype is autocast's own for the device: bfloat16 on a CPU, float16 on CUDA (where a trainer also
-    wants `amp` for its gradient scaler). Only the network runs under autocast: windows are blended in float32.
+    training too. The dtype is bfloat16, whose range is that of float32, and float16 on GPUs that don't have it (for
+    those a trainer also wants `amp`, for its gradient scaler). Only the network runs under autocast: windows are
+    blended in float32.
 
     Args:
         inferer: what applies the network to a batch, e.g. MONAI's SimpleInferer or SlidingWindowInferer.
@@ -43,11 +44,17 @@ class MixedPrecisionInferer(Inferer):
         enabled = self.amp and has_mixed_precision(inputs.device)
 
         def in_mixed_precision(*network_args: Any, **network_kwargs: Any) -> Any:
-            with torch.autocast(inputs.device.type, enabled=enabled):
+            with torch.autocast(inputs.device.type, _dtype(inputs.device), enabled=enabled):
                 output = network(*network_args, **network_kwargs)
             return _to_float32(output)
 
         return self.inferer(inputs, in_mixed_precision, *args, **kwargs)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
 
 
 def _to_float32(output: Any) -> Any:

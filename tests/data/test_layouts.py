@@ -134,6 +134,18 @@ def test_missing_modality_leaves_the_others(tmp_path):
     assert str(error.value) == lines[0]
 
 
+@pytest.mark.parametrize(("layout", "folder"), [("nnunet", "labelsTr"), ("flat", "labels")])
+def test_label_that_is_there_twice(tmp_path: Path, layout: str, folder: str):
+    if layout == "nnunet":
+        write(tmp_path, layout)
+    else:
+        touch(tmp_path / "two_2.nii.gz")
+    second = touch(tmp_path / folder / "two_2.nii")
+    touch(tmp_path / folder / "two_2.nii.gz")
+    line = error_of(list_cases, tmp_path)
+    assert line == f"{second}.gz: the same label map is there twice, also as {second}; keep one of them"
+
+
 def test_duplicates(tmp_path):
     brats(tmp_path / "HGG", "A")
     brats(tmp_path / "LGG", "A")

@@ -84,6 +84,13 @@ def test_incomplete_case_is_in_the_list_as_its_error(dataset: Path, tmp_path: Pa
     assert "modality t1c is missing" in str(cases[-1])
 
 
+def test_prediction_that_is_there_twice(tmp_path: Path):
+    for name in ("a.nii", "a.nii.gz"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match=r"a\.nii: the same prediction is there twice, also as .*a\.nii\.gz; keep one"):
+        pair_predictions(str(tmp_path), [{"case": "a", "label": "a-seg.nii.gz", "image": []}])
+
+
 def test_predictions_are_paired_by_case(tmp_path: Path):
     cases = [{"case": "a", "label": "a-seg.nii.gz", "label_convention": "brats2018", "image": []}, {"case": "c"}]
     (tmp_path / "a.nii").write_text("")

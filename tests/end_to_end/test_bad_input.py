@@ -183,6 +183,14 @@ def test_bad_label_stops_training(
     assert re.search(line, message), message
 
 
+def test_bad_case_met_by_a_worker(run_in_process: Callable[..., None], dataset: Path, tmp_path: Path):
+    """Cases that aren't cached are read in processes of their own, which hand over no exceptions."""
+    damage, line = IMAGES["truncated"]
+    damage(dataset)
+    message = train_error(run_in_process, dataset, tmp_path, cache_rate=0.0, num_workers=1)
+    assert re.fullmatch(line, message), message
+
+
 def test_folders(run_in_process: Callable[..., None], tmp_path: Path, dataset: Path):
     for name in ("empty", "unknown", "flat"):
         (tmp_path / name).mkdir()

@@ -111,16 +111,23 @@ def test_first_weights_of_a_run_are_kept_though_the_metric_is_no_number(tmp_path
     torch.nn.init.constant_(network[0].weight, 2.0)
     saver.save(evaluated(0.1))
     assert torch.load(tmp_path / "model.pt", weights_only=True)["0.weight"].unique() == 2.0
+    assert (tmp_path / "model.pt.previous").read_text() == "of an earlier run"
 
 
 @pytest.mark.parametrize("validations", [0, 3])
 def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: torch.nn.Module, validations: int):
     trainer = Engine(lambda engine, batch: torch.nn.init.constant_(network[0].weight, engine.state.epoch))
     evaluator = SimpleNamespace(state=SimpleNamespace(iteration=validations))
+    (tmp_path / "best.pt").write_text("of an earlier run")
     LastWeightsSaver(network, str(tmp_path / "last.pt"), str(tmp_path / "best.pt"), evaluator).attach(trainer)
     trainer.run([0], max_epochs=3)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["0.weight"].unique() == 3
-    assert (tmp_path / "best.pt").exists() == (validations == 0)
+    # Where something was validated, the best weights are the evaluator's to write.
+    if validations:
+        assert (tmp_path / "best.pt").read_text() == "of an earlier run"
+    else:
+        assert torch.load(tmp_path / "best.pt", weights_only=True)["0.weight"].unique() == 3
+        assert (tmp_path / "best.pt.previous").read_text() == "of an earlier run"
 
 
 def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Module):
