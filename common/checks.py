@@ -22,6 +22,7 @@ def check_settings(
     device: str | torch.device,
     metadata: Mapping[str, Any],
     patch_size: Sequence[int] = (1, 1, 1),
+    window_size: Sequence[int] = (-1, -1, -1),
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     switches: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
@@ -30,7 +31,8 @@ def check_settings(
     Args:
         device: where the network runs.
         metadata: the bundle's metadata.json.
-        patch_size: patch or window in voxels, three numbers.
+        patch_size: patch in training in voxels, three numbers.
+        window_size: window of inference in voxels, three numbers; -1 is the whole scan along that axis.
         spacing: voxel size in mm that scans are resampled to, three numbers.
         switches: name → value of settings that are on or off. A command line's `false` arrives as a word, which
             Python takes for true.
@@ -46,6 +48,8 @@ def check_settings(
         )
     if not _all_positive(patch_size):
         problems.append(f"patch_size {list(patch_size)} is not three numbers above zero")
+    if not _all_positive([1 if size == -1 else size for size in window_size]):
+        problems.append(f"window_size {list(window_size)} is not three numbers above zero, or -1 for the whole scan")
     if not _all_positive(spacing):
         problems.append(f"spacing {list(spacing)} is not three millimetre values above zero")
     outputs = metadata.get("network_data_format", {}).get("outputs", {})

@@ -26,18 +26,18 @@ def demo(folder: str = "demo") -> None:
     root = Path(folder)
     training, held_back, predictions = root / "training", root / "held_back", root / "predictions"
     network = ["--ckpt_dir", root / "models"]
-    size = ["--patch_size", "[48,48,48]", "--resample", "False"]
-    long = ["--epochs", "28", "--val_interval", "14", "--batch_size", "1", "--cross_entropy_weight", "1"]
-    long += ["--fractions", "[0.875,0.125,0.0]"]
+    spacing = ["--resample", "False"]
+    long = ["--patch_size", "[48,48,48]", "--epochs", "28", "--val_interval", "14", "--batch_size", "1"]
+    long += ["--cross_entropy_weight", "1", "--fractions", "[0.875,0.125,0.0]"]
     again = ["--save_probabilities", "True", "--overwrite", "True"]
-    cga_unet = ["--bundle", "cga_unet", "--checkpoint", root / "models" / "model.pt", "--resample", "False"]
+    cga_unet = ["--bundle", "cga_unet", "--checkpoint", root / "models" / "model.pt", *spacing]
     started = time.monotonic()
     _run("phantoms", training, "--cases", 24, "--shape", 48, "--seed", 0)
     _run("phantoms", held_back, "--cases", 8, "--shape", 48, "--seed", 100)
     run = ["--output_dir", root / "run"]
-    _run("run", "cga_unet", "train", "--dataset_dir", training, *run, *network, *size, *long)
+    _run("run", "cga_unet", "train", "--dataset_dir", training, *run, *network, *spacing, *long)
     out = ["--output_dir", predictions]
-    _run("run", "cga_unet", "inference", "--dataset_dir", held_back, *out, *network, *size, *again)
+    _run("run", "cga_unet", "inference", "--dataset_dir", held_back, *out, *network, *spacing, *again)
     _run("run", "cga_unet", "evaluate_predictions", "--dataset_dir", held_back, "--predictions_dir", predictions)
     _run(
         "report", held_back, predictions, "--out", root / "report.html", *cga_unet, "--events", root / "run" / "events"

@@ -16,7 +16,7 @@ def excepthook(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_good_settings_and_the_hook():
-    check_settings("cpu", METADATA, [8, 8, 8], [1, 1, 2.5], {"amp": True})
+    check_settings("cpu", METADATA, [8, 8, 8], [-1, 96, 96], [1, 1, 2.5], {"amp": True})
     assert sys.excepthook is exit_in_one_line
 
 
@@ -25,6 +25,7 @@ def test_good_settings_and_the_hook():
     [
         ({"device": "cuda:7"}, "device cuda:7 was asked for and there is none here: leave --device out"),
         ({"patch_size": [0, 128, 128]}, r"patch_size \[0, 128, 128\] is not three numbers above zero"),
+        ({"window_size": [0, -1, 128]}, r"window_size \[0, -1, 128\] is not three numbers above zero, or -1"),
         ({"patch_size": [128, 128]}, r"patch_size \[128, 128\] is not three numbers above zero"),
         ({"spacing": [1, -1, 1]}, r"spacing \[1, -1, 1\] is not three millimetre values above zero"),
         ({"metadata": {}}, "metadata.json names no labels: add network_data_format.outputs.pred.channel_def"),
@@ -38,8 +39,8 @@ def test_each_problem(monkeypatch: pytest.MonkeyPatch, settings: dict, line: str
 
 
 def test_all_problems_at_once():
-    with pytest.raises(InputError, match=r"patch_size .*; spacing .*; metadata\.json"):
-        check_settings("cpu", {}, [0, 0, 0], [0, 0, 0])
+    with pytest.raises(InputError, match=r"patch_size .*; window_size .*; spacing .*; metadata\.json"):
+        check_settings("cpu", {}, [0, 0, 0], [0, 0, 0], [0, 0, 0])
 
 
 def test_each_process_needs_a_case():

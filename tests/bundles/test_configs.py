@@ -71,7 +71,6 @@ def test_monais_required_properties_are_there(
         ckpt_dir=os.fspath(tmp_path / "models"),
         predictions_dir=os.fspath(tmp_path),
         num_workers=0,
-        patch_size=[16, 16, 16],
     )
     workflow.initialize()
     try:

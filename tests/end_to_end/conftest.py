@@ -15,17 +15,17 @@ from common.data.phantoms import make_phantoms
 from common.running import run as run_bundle
 
 LAYOUTS = ("brats2018", "nnunet", "decathlon")
-GEOMETRY = {"patch_size": [16, 16, 16], "resample": False}
 # Enough for every step to happen; nothing is learnt.
 TINY = {
-    **GEOMETRY,
+    "patch_size": [16, 16, 16],
+    "resample": False,
     "epochs": 2,
     "val_interval": 1,
     "num_workers": 0,
     "batch_size": 1,
     "fractions": [0.5, 0.5, 0.0],
 }
-SETTINGS = {"train": TINY, "inference": GEOMETRY}
+SETTINGS = {"train": TINY, "inference": {"resample": False}}
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

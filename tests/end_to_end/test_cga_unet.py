@@ -126,6 +126,43 @@ def test_finished_cases_are_not_done_again(
     assert changed == [removed]
 
 
+@pytest.mark.parametrize("window", [[24, -1, 16], [64, 64, 64]], ids=["windows", "larger than the scan"])
+def test_inference_in_windows(
+    run_in_process: Callable[..., None],
+    trained: Path,
+    phantoms: dict[str, Path],
+    predictions: dict[str, Path],
+    tmp_path: Path,
+    window: list[int],
+):
+    """Close to what one pass over the whole scan gives, in the same geometry."""
+    run_in_process(
+        "inference",
+        dataset_dir=phantoms["decathlon"],
+        output_dir=tmp_path,
+        ckpt_path=trained / "models" / "model.pt",
+        window_size=window,
+    )
+    whole = labels(predictions["decathlon"])
+    for name, label in labels(tmp_path).items():
+        assert label.shape == whole[name].shape
+        assert (label != whole[name]).any()
+        assert (label == whole[name]).mean() > 0.5
+
+
+def test_inference_of_a_scan_of_few_slices(
+    run_in_process: Callable[..., None], trained: Path, phantoms: dict[str, Path], tmp_path: Path
+):
+    """Fewer than the network can take: padded before, cut off after."""
+    images, affine = read_image(list_cases(phantoms["brats2018"])[0])
+    (tmp_path / "data").mkdir()
+    thin = np.moveaxis(images[..., 14:19], 0, -1)
+    nibabel.save(nibabel.Nifti1Image(thin, affine), tmp_path / "data" / "thin.nii.gz")
+    settings = {"dataset_dir": tmp_path / "data", "output_dir": tmp_path / "out", "ckpt_dir": trained / "models"}
+    run_in_process("inference", **settings)
+    assert nibabel.load(tmp_path / "out" / "thin.nii.gz").shape == (32, 32, 5)
+
+
 def test_source_convention_and_small_enhancing_tumours(
     trained: Path, bundle_run: Command, phantoms: dict[str, Path], predictions: dict[str, Path], tmp_path: Path
 ):

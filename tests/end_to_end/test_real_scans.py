@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 Command = Callable[..., CompletedProcess[str]]
 CASE = "TCGA-DU-7294"
 # Voxels of 1.5 mm: a third of the work, and still a Dice of 0.94 for a perfect network.
-COARSE = {"resample": True, "spacing": [1.5, 1.5, 1.5], "patch_size": [80, 80, 80], "threads": 2}
+COARSE = {"resample": True, "spacing": [1.5, 1.5, 1.5], "threads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def learnt(real_scans: Path, bundle_run: Command, tmp_path_factory: pytest.TempP
         output_dir=folder / "run",
         ckpt_dir=folder / "models",
         **COARSE,
+        patch_size=[80, 80, 80],
         fractions=[0.5, 0.5, 0.0],
         epochs=200,
         val_interval=200,
@@ -76,7 +77,6 @@ SMALL = {
     "network_def#blocks": [1, 1, 1],
     "attention_rate": 4,
     "resample": True,
-    "patch_size": [128, 128, 128],
     "threads": 2,
 }
 

@@ -1,0 +1,42 @@
+"""The same as MONAI's normalisation of what is not zero."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from monai.transforms import NormalizeIntensityd
+
+from common.transforms.normalize import NormalizeBraind
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    brain=st.sampled_from([0.0, 0.01, 0.5, 1.0]),
+    offset=st.floats(-1e4, 1e4),
+    spread=st.floats(1, 1e3),
+    dtype=st.sampled_from([torch.float32, torch.int16]),
+)
+def test_equals_monais(seed: int, brain: float, offset: float, spread: float, dtype: torch.dtype):
+    random = np.random.default_rng(seed)
+    voxels = (random.normal(offset, spread, (4, 7, 8, 9)) * (random.random((4, 7, 8, 9)) < brain)).round()
+    image = MetaTensor(torch.from_numpy(voxels).to(dtype), affine=torch.diag(torch.tensor([2.0, 1, 1, 1])))
+    reference = NormalizeIntensityd("image", nonzero=True, channel_wise=True)({"image": image.clone()})["image"]
+    normalised = NormalizeBraind("image")({"image": image})["image"]
+    assert normalised.dtype == torch.float32
+    assert torch.equal(normalised.affine, image.affine)
+    torch.testing.assert_close(normalised.as_tensor(), reference.as_tensor(), rtol=1e-3, atol=1e-3)
+
+
+def test_zero_stays_zero_and_one_value_gives_no_nan():
+    image = torch.zeros(2, 4, 4, 4)
+    image[1, :2] = 7.0
+    assert not NormalizeBraind("image")({"image": image})["image"].any()
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1)])
+def test_order_in_memory_stays(axes: tuple[int, ...]):
+    image = torch.rand(2, 4, 5, 6).permute(axes)
+    assert NormalizeBraind("image")({"image": image})["image"].stride() == image.stride()
