@@ -20,8 +20,9 @@ import nibabel
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, LoadImaged, NormalizeIntensityd
+from monai.transforms import Compose, LoadImaged, NormalizeIntensityd, Orientation, Orientationd
 
 from benchmarks.machine import machine
 from common.data.layouts import list_cases
@@ -33,15 +34,22 @@ CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "cga_unet" / "configs
 
 
 def plain(network: torch.nn.Module, case: dict, out: Path, patch_size: int) -> None:
-    """Read, normalise, slide, write."""
+    """Read, turn as in training, normalise, slide, turn back, write."""
     prepare = Compose(
-        [LoadImaged("image", ensure_channel_first=True), NormalizeIntensityd("image", nonzero=True, channel_wise=True)]
+        [
+            LoadImaged("image", ensure_channel_first=True),
+            Orientationd("image", axcodes="RAS", labels=None),
+            NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+        ]
     )
     image = prepare({"image": case["image"]})["image"]
+    stored = np.asarray(image.meta["original_affine"])
     windows = SlidingWindowInferer([patch_size] * 3, sw_batch_size=1, overlap=0.5, mode="gaussian")
     with torch.no_grad():
-        label = windows(image[None].as_tensor(), network)[0].argmax(0)
-    write_nifti(out / f"{case['case']}.nii.gz", label.numpy().astype(np.uint8), np.asarray(image.affine))
+        label = windows(image[None].as_tensor(), network)[0].argmax(0, keepdim=True)
+    turned = MetaTensor(label, affine=image.affine)
+    label = Orientation("".join(nibabel.aff2axcodes(stored)), labels=None)(turned)[0]
+    write_nifti(out / f"{case['case']}.nii.gz", label.numpy().astype(np.uint8), stored)
 
 
 def bundle(dataset: str, checkpoint: str, case: dict, out: Path) -> Callable[[], None]:

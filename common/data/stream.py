@@ -33,6 +33,7 @@ def cases_to_do(
         probabilities: a case is finished only when it has `<case>_probabilities.nii.gz` too.
     """
     layout = recognise(dataset_dir)
+    _refuse_own_files(layout.cases, Path(dataset_dir), Path(output_dir))
     endings = (".nii.gz", "_probabilities.nii.gz") if probabilities else (".nii.gz",)
 
     def is_finished(case: dict[str, Any]) -> bool:
@@ -46,6 +47,18 @@ def cases_to_do(
             len(layout.cases),
         )
     return [*todo, *layout.problems]
+
+
+def _refuse_own_files(cases: Sequence[dict[str, Any]], dataset: Path, output: Path) -> None:
+    """A label map must not replace a scan or a reference, nor lie among them, where it would pass for one."""
+    remedy = "write the predictions elsewhere with --output_dir DIR"
+    if output.resolve() == dataset.resolve():
+        raise InputError(f"{output}: holds the scans; {remedy}")
+    for case in cases:
+        images = case["image"] if isinstance(case["image"], list) else [case["image"]]
+        folders = {Path(path).resolve().parent for path in [*images, *filter(None, [case.get("label")])]}
+        if output.resolve() in folders:
+            raise InputError(f"{output}: holds files of case {case['case']}; {remedy}")
 
 
 def pair_predictions(

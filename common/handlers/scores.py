@@ -12,6 +12,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 
 from ..atomic import write_text
+from ..errors import InputError
 from ..metrics.region_scores import SCORES, region_scores, summarise
 
 __all__ = ["RegionScoresHandler", "scores_table"]
@@ -45,6 +46,10 @@ class RegionScoresHandler:
 
     def write(self, engine: Workflow) -> None:
         """Write both files, each whole or not at all, and print the table."""
+        if not self.rows:
+            if getattr(getattr(engine.data_loader, "dataset", None), "failures", None):
+                return  # the run ends with these
+            raise InputError("there is no case to evaluate in this part; choose another with --evaluate_on")
         summary = summarise(self.rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, ["case", "region", *SCORES], lineterminator="\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from monai.config import KeysCollection
 from monai.transforms import NormalizeIntensity, NormalizeIntensityd
@@ -12,7 +14,7 @@ __all__ = ["NormalizeBraind"]
 class _NormalizeBrain(NormalizeIntensity):
     """Goes through whole arrays; taking the brain's voxels out and putting them back costs ten times as much."""
 
-    def _normalize(self, img: torch.Tensor, sub: None = None, div: None = None) -> torch.Tensor:
+    def _normalize(self, img: Any, sub: Any = None, div: Any = None) -> Any:
         brain = img != 0
         count = brain.sum().clamp_min(1)
         centred = (img - img.sum() / count).mul_(brain)

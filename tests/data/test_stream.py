@@ -66,6 +66,12 @@ def test_finished_cases_are_passed_over(dataset: Path, tmp_path: Path):
     assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True)) == 2
 
 
+@pytest.mark.parametrize("folder", [".", "a"])
+def test_predictions_never_go_among_the_scans(dataset: Path, folder: str):
+    with pytest.raises(InputError, match="write the predictions elsewhere with --output_dir DIR"):
+        cases_to_do(str(dataset), str(dataset / folder), overwrite=True)
+
+
 def test_next_case_is_prepared_while_the_last_is_used():
     prepared = []
     stream = iter(CaseStream([{"case": name} for name in "abc"], lambda item: prepared.append(item["case"]) or item))

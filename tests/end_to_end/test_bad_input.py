@@ -350,6 +350,16 @@ def test_evaluation_draws_no_partition_of_its_own(
     assert re.search(r"no partition at .*: give the one that the training wrote", message), message
 
 
+def test_evaluation_of_nothing(run_in_process: Callable[..., None], dataset: Path, weights: Path, tmp_path: Path):
+    names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
+    partition = {"parts": {"training": names, "validation": [], "test": []}}
+    (tmp_path / "partition.json").write_text(json.dumps(partition))
+    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "ckpt_path": weights, "output_dir": tmp_path / "out"}
+    message = error_of(lambda: run_in_process("evaluate", **settings))
+    assert message == "there is no case to evaluate in this part; choose another with --evaluate_on"
+    assert not list(tmp_path.glob("out/*"))
+
+
 def test_defect_in_the_middle_of_inference_is_not_swallowed(
     run_in_process: Callable[..., None], monkeypatch: pytest.MonkeyPatch, dataset: Path, weights: Path, tmp_path: Path
 ):
