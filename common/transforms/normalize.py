@@ -15,6 +15,7 @@ class _NormalizeBrain(NormalizeIntensity):
     """Goes through whole arrays; taking the brain's voxels out and putting them back costs ten times as much."""
 
     def _normalize(self, img: Any, sub: Any = None, div: Any = None) -> Any:
+        img = img.contiguous()  # sums depend on the order in memory, and a turned scan shall give the same labels
         brain = img != 0
         count = brain.sum().clamp_min(1)
         centred = (img - img.sum() / count).mul_(brain)
