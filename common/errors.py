@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["CaseError", "InputError", "exit_in_one_line", "find_input_error"]
+import torch
+
+__all__ = ["CaseError", "InputError", "exit_in_one_line", "find_input_error", "ran_out_of_memory"]
 
 
 class InputError(ValueError):
@@ -62,9 +64,23 @@ def find_input_error(error: BaseException) -> InputError | None:
     return found
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one that it was raised from, is for want of memory, on a GPU or on the CPU."""
+    # PyTorch's allocator for the CPU raises no type of its own.
+    return any(
+        isinstance(link, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(link)
+        for link in _chain(error)
+    )
+
+
 def exit_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """A `sys.excepthook` that prints an InputError as one line; any other exception is shown whole."""
+    """A `sys.excepthook` that prints what a user can mend as one line; any other exception is shown whole."""
     found = find_input_error(error)
+    if found is None and ran_out_of_memory(error):
+        found = InputError(
+            f"memory ran out ({error}); give a smaller --batch_size or --patch_size, a lower --cache_rate, or "
+            "fewer --num_workers"
+        )
     if found is None:
         sys.__excepthook__(kind, error, traceback)
     else:

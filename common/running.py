@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
+from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle.utils import ID_SEP_KEY
 
 from .errors import InputError
 
-__all__ = ["find_bundle", "run"]
+__all__ = ["check_overrides", "find_bundle", "run"]
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 
@@ -33,6 +37,29 @@ def find_bundle(bundle: str) -> Path:
     raise InputError(f"no bundle {bundle}: give a bundle's folder, or one of {names}")
 
 
+def check_overrides(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Check that each override replaces something; MONAI takes an id that nothing reads, and ignores None.
+
+    Args:
+        files: the config files, in the order in which they are merged.
+        overrides: id → new value. A nested id may be new where what holds it is there.
+
+    Raises:
+        InputError: an id isn't in the files, or its value is None.
+    """
+    parser = ConfigParser()
+    parser.read_config(list(files))
+    content = parser.get()
+    for name, value in overrides.items():
+        if value is None:
+            raise InputError(f"--{name} None: MONAI ignores an override without a value; leave it out")
+        holder = ID_SEP_KEY.join(ReferenceResolver.split_id(name)[:-1])
+        if name not in content and not (holder and holder in parser):
+            like = get_close_matches(name, content, n=1)
+            hint = f"did you mean --{like[0]}" if like else f"it has {', '.join(content)}"
+            raise InputError(f"--{name}: {Path(files[-1]).name} has no such id; {hint}")
+
+
 def run(bundle: str, workflow: str, **overrides: Any) -> None:
     """Run a workflow of a bundle, like `python -m monai.bundle run`, with its files found by name.
 
@@ -46,17 +73,16 @@ def run(bundle: str, workflow: str, **overrides: Any) -> None:
         overrides: any id of the config with a new value, such as --epochs 10 or --train#dataloader#batch_size 4.
     """
     folder = find_bundle(bundle)
-    for name, value in overrides.items():
-        if value is None:
-            raise InputError(f"--{name} None: MONAI ignores an override without a value; leave it out")
     configs = folder / "configs"
     names = [_OVERLAYS[workflow], workflow] if workflow in _OVERLAYS else [workflow]
     for name in names:
         if not (configs / f"{name}.json").is_file():
             known = sorted(path.stem for path in configs.glob("*.json") if path.stem != "metadata")
             raise InputError(f"{folder.name} has no workflow {workflow}: it has {', '.join(known)}")
+    files = [os.fspath(configs / f"{name}.json") for name in names]
+    check_overrides(files, overrides)
     monai.bundle.run(
-        config_file=[os.fspath(configs / f"{name}.json") for name in names],
+        config_file=files,
         meta_file=os.fspath(configs / "metadata.json"),
         logging_file=os.fspath(configs / "logging.conf"),
         bundle_root=os.fspath(folder),

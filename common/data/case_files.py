@@ -57,16 +57,11 @@ def stem(path: Path | str) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
 
 
-def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    """Label maps by their case.
-
-    Raises:
-        InputError: one is there twice, as `.nii` and as `.nii.gz`.
-    """
-    found: dict[str, Path] = {}
+def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by their case; `.nii` and `.nii.gz` are the same one."""
+    found: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
-        if (other := found.setdefault(stem(path), path)) != path:
-            raise InputError(f"{path}: the same label map is there twice, also as {other}; keep one of them")
+        found[stem(path)].append(path)
     return found
 
 

@@ -122,7 +122,7 @@ def match_nnunet(folder: Path, files: list[Path]) -> Layout | None:
             found: dict[str, list[Path]] = defaultdict(list)
             for index, path in paths:
                 found[channels[index] if index < len(channels) else f"channel {index}"].append(path)
-            groups[case] = {**found, "label": [labels[case]]} if case in labels else dict(found)
+            groups[case] = {**found, "label": labels[case]} if case in labels else dict(found)
         usable, broken = assemble_cases(groups, convention)
         cases += [{**case, "section": name} for case in usable]
         problems += broken

@@ -68,26 +68,26 @@ def _match_bids(folder: Path, files: list[Path]) -> Layout | None:
 
 def _match_flat(folder: Path, files: list[Path]) -> Layout | None:
     """4D files side by side, in canonical channel order; the label folders are those of MONAI Label."""
-    here = {stem(path): path for path in files if path.parent == folder and channel_of(path) is None}
-    images = {name: path for name, path in here.items() if not name.endswith("_seg")}
+    here = by_stem(path for path in files if path.parent == folder and channel_of(path) is None)
+    images = {name: paths for name, paths in here.items() if not name.endswith("_seg")}
     if not images:
         return None
     labels = by_stem(path for path in files if path.parent == folder / "labels")
     labels |= by_stem(path for path in files if path.parent == folder / "labels" / "final")
-    labels |= {name.removesuffix("_seg"): path for name, path in here.items() if name.endswith("_seg")}
+    labels |= {name.removesuffix("_seg"): paths for name, paths in here.items() if name.endswith("_seg")}
     cases: list[Case] = []
-    for name, path in images.items():
-        case = {"case": name, "image": str(path)}
-        if name in labels:
-            case["label"] = str(labels[name])
+    problems: list[CaseError] = []
+    for name, paths in images.items():
+        drawn = labels.get(name, [])
+        if twice := next((found for found in (paths, drawn) if len(found) > 1), None):
+            reason = f"the same file is there twice, also as {twice[1]}"
+            problems.append(CaseError(name, twice[0], reason, "keep one of them"))
+            continue
+        case = {"case": name, "image": str(paths[0])}
+        if drawn:
+            case["label"] = str(drawn[0])
         cases.append({**case, "label_convention": "canonical"})
-    repeats = [path for path in files if path.parent == folder and path not in here.values() and stem(path) in images]
-    problems = [
-        CaseError(stem(path), path, f"the same case is there twice, also as {images[stem(path)]}", "keep one of them")
-        for path in repeats
-    ]
-    broken = {problem.case for problem in problems}
-    return Layout("flat", "canonical", [case for case in cases if case["case"] not in broken], problems)
+    return Layout("flat", "canonical", cases, problems)
 
 
 def recognise(folder: Path | str) -> Layout:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,8 @@ def partition_cases(
             with nothing but the names, made elsewhere, is used as it is.
         fractions: of patients for training, validation and test; they add up to 1.
         seed: of the drawing.
-        must_exist: draw nothing: an evaluation has to leave aside just what the training did.
+        must_exist: draw nothing: an evaluation has to leave aside just what the training did, whatever `fractions` and
+            `seed` are.
 
     Returns:
         "training", "validation" and "test", each a list of cases sorted by name.
@@ -98,7 +100,8 @@ def partition_cases(
     if len(by_name) < len(cases):
         raise InputError("two cases have the same name; name them apart")
     if file.exists():
-        parts = _read_parts(file, set(by_name), fractions, seed)
+        drawn_with = {} if must_exist else {"seed": seed, "fractions": list(fractions)}
+        parts = _read_parts(file, set(by_name), drawn_with)
     elif must_exist:
         raise InputError(f"no partition at {file}: give the one that the training wrote, with --partition_file")
     else:
@@ -110,15 +113,18 @@ def partition_cases(
     return {part: [by_name[name] for name in sorted(names)] for part, names in parts.items()}
 
 
-def _read_parts(file: Path, names: set[str], fractions: Sequence[float], seed: int) -> dict[str, list[str]]:
-    remedy = "delete the file to divide anew, or name another"
+def _read_parts(file: Path, names: set[str], drawn_with: dict[str, Any]) -> dict[str, list[str]]:
+    remedy = "mend it, or divide anew into another file with --partition_file"
     content = read_json(file)
     parts = content.get("parts") if isinstance(content, dict) else None
     if not isinstance(parts, dict) or set(parts) != set(PARTS) or not all(isinstance(p, list) for p in parts.values()):
         raise InputError(f'{file}: is no partition ("parts" with lists {", ".join(PARTS)}); {remedy}')
-    for key, wanted in (("seed", seed), ("fractions", list(fractions))):
+    for key, wanted in drawn_with.items():
         if content.get(key, wanted) != wanted:
-            raise InputError(f"{file}: was drawn with {key} {content[key]} and not {wanted}; {remedy}")
+            raise InputError(
+                f"{file}: was drawn with {key} {content[key]} and not {wanted}; "
+                f"leave --{key} as it was, or divide anew into another file with --partition_file"
+            )
     listed = {name for part in parts.values() for name in part}
     for reason, differing in (("does not list", names - listed), ("lists", listed - names)):
         if differing:

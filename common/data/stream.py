@@ -11,7 +11,8 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from ..errors import CaseError, InputError, find_input_error
+from ..errors import CaseError, InputError, find_input_error, ran_out_of_memory
+from .labels import LABEL_NAMES, source_values
 from .layouts import recognise
 
 __all__ = ["CaseStream", "cases_to_do", "pair_predictions"]
@@ -20,7 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 def cases_to_do(
-    dataset_dir: str, output_dir: str, overwrite: bool = False, probabilities: bool = False
+    dataset_dir: str,
+    output_dir: str,
+    overwrite: bool = False,
+    probabilities: bool = False,
+    source_labels: bool = False,
 ) -> list[dict[str, Any] | CaseError]:
     """The cases of a folder, in any layout, that aren't finished in `output_dir` yet.
 
@@ -31,6 +36,8 @@ def cases_to_do(
         output_dir: where `<case>.nii.gz` appears when a case is finished.
         overwrite: do finished cases again.
         probabilities: a case is finished only when it has `<case>_probabilities.nii.gz` too.
+        source_labels: labels will be written in the convention of the case's own files. One whose convention has no
+            value for some class is in the list as an error.
     """
     layout = recognise(dataset_dir)
     _refuse_own_files(layout.cases, Path(dataset_dir), Path(output_dir))
@@ -46,7 +53,24 @@ def cases_to_do(
             finished,
             len(layout.cases),
         )
-    return [*todo, *layout.problems]
+    problems = list(layout.problems)
+    if source_labels:
+        problems += [lack for case in todo if (lack := _lack_of_values(case)) is not None]
+        todo = [case for case in todo if case["case"] not in {problem.case for problem in problems}]
+    return [*todo, *problems]
+
+
+def _lack_of_values(case: dict[str, Any]) -> CaseError | None:
+    convention = case.get("label_convention", "canonical")
+    remedy = "leave --source_labels out"
+    try:
+        lacking = [LABEL_NAMES[label] for label in sorted(LABEL_NAMES.keys() - source_values(convention).values())]
+    except InputError as error:
+        return CaseError(case["case"], None, str(error), remedy)
+    if not lacking:
+        return None
+    reason = f"its label convention {convention!r} has no value for {', '.join(lacking)}"
+    return CaseError(case["case"], None, reason, remedy)
 
 
 def _refuse_own_files(cases: Sequence[dict[str, Any]], dataset: Path, output: Path) -> None:
@@ -116,30 +140,36 @@ class CaseStream(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         # MONAI's ThreadDataLoader does the same but ends quietly when its thread meets an exception.
         with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: deque[Future[Any]] = deque()
+            waiting: deque[tuple[Any, Future[Any]]] = deque()
             for item in self.data:
-                waiting.append(pool.submit(self._prepare, item))
+                waiting.append((item, pool.submit(self._prepare, item)))
                 if len(waiting) > 1:
-                    yield from self._finish(waiting.popleft())
+                    yield from self._finish(*waiting.popleft())
             while waiting:
-                yield from self._finish(waiting.popleft())
+                yield from self._finish(*waiting.popleft())
 
     def _prepare(self, item: dict[str, Any] | CaseError) -> Any:
         if isinstance(item, CaseError):
             raise item
         return self.transform(item)
 
-    def _finish(self, future: Future[Any]) -> Iterator[Any]:
+    def _finish(self, item: Any, future: Future[Any]) -> Iterator[Any]:
         try:
             prepared = future.result()
         except Exception as error:
             found = find_input_error(error)
+            if found is None and ran_out_of_memory(error):
+                found = CaseError(item["case"], None, "memory ran out while it was read", "free some memory")
             if found is None:
                 raise
-            logger.error("%s", found)
-            self.failures.append(found)
+            self.fail(found)
         else:
             yield prepared
+
+    def fail(self, failure: InputError) -> None:
+        """Log what is wrong with a case, and keep it for the end."""
+        logger.error("%s", failure)
+        self.failures.append(failure)
 
     def raise_failures(self) -> None:
         """Raise one InputError that lists the cases that failed; nothing happens where none did."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import Sized
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from ignite.engine import Events
@@ -14,51 +16,53 @@ from tqdm import tqdm
 
 from ..inferers.mixed_precision import has_mixed_precision
 
-__all__ = ["ProgressBar", "StartMessage"]
+__all__ = ["ProgressBar", "announce_training"]
 
 logger = logging.getLogger(__name__)
 
 
-class StartMessage:
-    """Logs, before the first step, what a training run is about to do.
+def announce_training(
+    network: nn.Module,
+    data: Mapping[str, Sequence[Any]],
+    epochs: int,
+    batch_size: int,
+    patches_per_case: int,
+    device: str | torch.device,
+    amp: bool,
+    processes: int = 1,
+) -> None:
+    """Log what a training run is about to do, before its data are read.
 
     Args:
         network: its parameters are counted.
-        training: the training cases.
-        validation: the validation cases.
-        patches: patches a step.
+        data: "training" and "validation" → cases.
+        epochs: how often each case is gone through.
+        batch_size: cases a step and process.
+        patches_per_case: patches that are drawn of a case.
+        device: where the network runs.
         amp: whether mixed precision was asked for.
+        processes: how many train together.
     """
-
-    def __init__(self, network: nn.Module, training: Sized, validation: Sized, patches: int, amp: bool) -> None:
-        self.network, self.training, self.validation = network, training, validation
-        self.patches, self.amp = patches, amp
-
-    def attach(self, engine: Workflow) -> None:
-        """Register with a trainer."""
-        engine.add_event_handler(Events.STARTED, self.tell)
-
-    def tell(self, engine: Workflow) -> None:
-        """Log the lines."""
-        state, device = engine.state, engine.state.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-        parameters = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
-        logger.info("training on %d cases, validating on %d", len(self.training), len(self.validation))
-        logger.info(
-            "%d epochs of %d steps, %d patches a step, %d steps in all",
-            state.max_epochs,
-            state.epoch_length,
-            self.patches,
-            state.max_epochs * state.epoch_length,
-        )
-        logger.info(
-            "%s with %s parameters on %s (%s), %s",
-            type(self.network).__name__,
-            f"{parameters:,}",
-            device,
-            name,
-            "mixed precision" if self.amp and has_mixed_precision(device) else "float32",
-        )
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    steps = math.ceil(math.ceil(len(data["training"]) / processes) / batch_size)
+    logger.info("training on %d cases, validating on %d", len(data["training"]), len(data["validation"]))
+    logger.info(
+        "%d epochs of %d steps, %d patches a step, %d steps in all",
+        epochs,
+        steps,
+        batch_size * patches_per_case * processes,
+        epochs * steps,
+    )
+    logger.info(
+        "%s with %s parameters on %s (%s), %s",
+        type(network).__name__,
+        f"{parameters:,}",
+        device if processes == 1 else f"{processes} × {device.type}",
+        name,
+        "mixed precision" if amp and has_mixed_precision(device) else "float32",
+    )
 
 
 class ProgressBar:

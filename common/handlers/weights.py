@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import pickle
+import shutil
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -85,17 +86,19 @@ def save_weights(network: nn.Module, *paths: Path) -> None:
 
 
 def keep_previous(path: Path) -> None:
-    """Keep the weights that an earlier run left at `path` as `<name>.previous`, before they are replaced."""
+    """Copy the weights of an earlier run at `path` to `<name>.previous-1.pt`, or the next number that is free."""
     if path.exists():
-        previous = path.with_name(path.name + ".previous")
-        os.replace(path, previous)
+        number = next(n for n in count(1) if not path.with_suffix(f".previous-{n}.pt").exists())
+        previous = path.with_suffix(f".previous-{number}.pt")
+        with whole_file(previous) as temporary:
+            shutil.copyfile(path, temporary)
         logger.info("the weights of an earlier run are kept as %s", previous)
 
 
 class BestWeightsSaver:
     """Saves a network's state dict where a validation's key metric is higher than in any before of this run.
 
-    The first validation of a run always saves; what an earlier run left there is kept beside it as `<name>.previous`. A
+    The first validation of a run always saves; what an earlier run left there is kept beside it (`keep_previous`). A
     metric that is not a number counts as worst.
 
     Args:

@@ -21,6 +21,8 @@ from common.data.phantoms import make_phantoms
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
 
+NOT_SETTINGS = {"imports", "initialize", "run", "finalize", "network", "handlers"}
+
 pytestmark = pytest.mark.parametrize("name", NAMES)
 
 
@@ -189,10 +191,19 @@ def test_own_code_is_reached_by_target_only(name: str):
 
 def test_first_thing_is_the_path(name: str):
     for path in (BUNDLES / name / "configs").glob("*.json"):
-        initialize = json.loads(path.read_text()).get("initialize")
-        if initialize:
-            assert initialize[0] == "$sys.path.insert(0, @bundle_root)", path
-            assert initialize[1]["_target_"] == "common.checks.check_settings", path
+        content = json.loads(path.read_text())
+        if "initialize" in content:
+            assert content["initialize"][:2] == ["$sys.path.insert(0, @bundle_root)", "@check"], path
+
+
+@pytest.mark.parametrize("config", ["train", "inference", "evaluate_predictions"])
+def test_every_plain_setting_is_checked(name: str, config: str):
+    """What isn't checked before the work begins is a traceback in the middle of it."""
+    content = load(name, config)
+    assert content["check"]["_target_"] == "common.checks.check_settings"
+    checked_later = {"bundle_root", "prediction_convention", "inter_form"}  # by the first thing that they reach
+    plain = {key for key, value in content.items() if not isinstance(value, dict) and key not in NOT_SETTINGS}
+    assert plain - checked_later <= content["check"].keys()
 
 
 def test_no_weights_are_in_the_repository(name: str):

@@ -134,16 +134,23 @@ def test_missing_modality_leaves_the_others(tmp_path):
     assert str(error.value) == lines[0]
 
 
-@pytest.mark.parametrize(("layout", "folder"), [("nnunet", "labelsTr"), ("flat", "labels")])
-def test_label_that_is_there_twice(tmp_path: Path, layout: str, folder: str):
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("nnunet", "labelsTr/two_2"), ("flat", "labels/two_2"), ("flat", "two_2_seg"), ("flat", "two_2")],
+)
+def test_file_of_one_case_that_is_there_twice(tmp_path: Path, layout: str, name: str):
     if layout == "nnunet":
         write(tmp_path, layout)
     else:
+        touch(tmp_path / "one.nii.gz")
         touch(tmp_path / "two_2.nii.gz")
-    second = touch(tmp_path / folder / "two_2.nii")
-    touch(tmp_path / folder / "two_2.nii.gz")
-    line = error_of(list_cases, tmp_path)
-    assert line == f"{second}.gz: the same label map is there twice, also as {second}; keep one of them"
+    first = touch(tmp_path / f"{name}.nii")
+    touch(tmp_path / f"{name}.nii.gz")
+    found = recognise(tmp_path)
+    assert "two_2" not in {case["case"] for case in found.cases}
+    assert len(found.cases) >= 1
+    lines = [str(problem) for problem in found.problems]
+    assert lines == [f"case two_2, {first}: the same file is there twice, also as {first}.gz; keep one of them"]
 
 
 def test_duplicates(tmp_path):

@@ -91,6 +91,7 @@ def test_file_is_reused_and_holds_names_only(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["parts.json"]
     content = json.loads(file.read_text())
     assert content["seed"] == 0 and content["parts"] == names_of(first) and "nii" not in file.read_text()
+    assert partition_cases(cases_of(*"abcdef"), file, (0.5, 0.2, 0.3), seed=5, must_exist=True) == first
     content["parts"]["training"], content["parts"]["test"] = content["parts"]["test"], content["parts"]["training"]
     file.write_text(json.dumps({"parts": content["parts"]}))
     assert names_of(partition_cases(cases_of(*"fedcba"), file, seed=5)) == content["parts"]
@@ -103,14 +104,15 @@ def error_of(*args: object, **options: object) -> str:
 
 
 def test_a_file_of_other_cases_is_refused(tmp_path):
-    file, remedy = tmp_path / "parts.json", "delete the file to divide anew, or name another"
+    file, remedy = tmp_path / "parts.json", "mend it, or divide anew into another file with --partition_file"
     partition_cases(cases_of(*"abcdef"), file)
     before = file.read_bytes()
     line = error_of(cases_of(*"abcdefgh"), file)
     assert line == f"{file}: does not list g, h, which the data set has; {remedy}"
     assert error_of(cases_of(*"abcde"), file) == f"{file}: lists f, which the data set lacks; {remedy}"
     assert error_of(cases_of(*"abcdefghijklmn"), file).startswith(f"{file}: does not list g, h, i, j, k and 3 more, ")
-    assert error_of(cases_of(*"abcdef"), file, seed=1) == f"{file}: was drawn with seed 0 and not 1; {remedy}"
+    line = error_of(cases_of(*"abcdef"), file, seed=1)
+    assert line.startswith(f"{file}: was drawn with seed 0 and not 1; leave --seed as it was, or divide anew into")
     assert "was drawn with fractions [0.7, 0.1, 0.2]" in error_of(cases_of(*"abcdef"), file, (0.6, 0.2, 0.2))
     assert file.read_bytes() == before
     for text in ("[]", '{"parts": {"training": []}}', '{"parts": 3}'):
@@ -125,7 +127,8 @@ def test_a_file_that_shares_a_patient_is_refused(tmp_path):
     names = ["sub-01_ses-01", "sub-01_ses-02", "sub-02", "sub-03"]
     parts = {"training": names[:1], "validation": ["sub-02"], "test": [names[1], "sub-03"]}
     file.write_text(json.dumps({"parts": parts}))
-    line = f"{file}: patient sub-01 is in training and in test; delete the file to divide anew, or name another"
+    remedy = "mend it, or divide anew into another file with --partition_file"
+    line = f"{file}: patient sub-01 is in training and in test; {remedy}"
     assert error_of(cases_of(*names), file) == line
     few = {"training": ["a"], "validation": ["b"], "test": ["b"]}
     file.write_text(json.dumps({"parts": few}))

@@ -1,5 +1,6 @@
 """A bad case is told and left out; finished ones are passed over; predictions meet their references."""
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -121,3 +122,30 @@ def test_missing_predictions_are_all_named(tmp_path: Path):
 def test_nothing_to_compare_with(tmp_path: Path):
     with pytest.raises(InputError, match="none of the cases has a label"):
         pair_predictions(str(tmp_path), [{"case": "a"}])
+
+
+def test_case_whose_convention_cannot_say_a_class_is_an_error(dataset: Path, tmp_path: Path):
+    entries = [
+        {"case": name, "image": f"data/{name}", "label_convention": convention}
+        for name, convention in (("a", "brats2018"), ("b", "1=ED,3=ET"))
+    ]
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({"training": entries}))
+    assert [case["case"] for case in cases_to_do(str(listed), str(tmp_path / "out"))] == ["a", "b"]
+    done, refused = cases_to_do(str(listed), str(tmp_path / "out"), source_labels=True)
+    assert done["case"] == "a"
+    line = "case b: its label convention '1=ED,3=ET' has no value for NCR; leave --source_labels out"
+    assert str(refused) == line
+
+
+def test_no_memory_for_one_case():
+    def prepare_within_limits(item: dict) -> dict:
+        if item["case"] == "huge":
+            raise MemoryError
+        return item
+
+    stream = CaseStream([{"case": "huge"}, {"case": "a"}], prepare_within_limits)
+    assert [item["case"] for item in stream] == ["a"]
+    assert [str(failure) for failure in stream.failures] == [
+        "case huge: memory ran out while it was read; free some memory"
+    ]

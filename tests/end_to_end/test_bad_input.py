@@ -231,10 +231,16 @@ def test_flat_3d_file_is_not_a_case_of_four_channels(
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ({"patch_size": [0, 16, 16]}, r"patch_size \[0, 16, 16\] is not three numbers above zero"),
-        ({"spacing": [1, 1, 0]}, r"spacing \[1, 1, 0\] is not three millimetre values above zero"),
-        ({"device": "cuda"}, "device cuda was asked for and there is none here: leave --device out"),
-        ({"amp": "false"}, "amp is 'false': say --amp True or --amp False"),
+        ({"patch_size": [0, 16, 16]}, r"patch_size is \[0, 16, 16\]: give three whole numbers of voxels above zero"),
+        ({"spacing": [1, 1, 0]}, r"spacing is \[1, 1, 0\]: give three millimetre values above zero"),
+        ({"spacing": [1, 1, -1]}, r"spacing is \[1, 1, -1\]: give three millimetre values above zero"),
+        ({"device": "cuda:99"}, "device cuda:99 was asked for and there is none here: leave --device out"),
+        ({"amp": "false", "epochs": 0}, "amp is 'false': give True or False; epochs is 0: give a whole number above"),
+        ({"epoch": 5}, "--epoch: train.json has no such id; did you mean --epochs"),
+        ({"epochs": None}, "--epochs None: MONAI ignores an override without a value; leave it out"),
+        ({"train#loader#batch_size": 5}, "--train#loader#batch_size: train.json has no such id"),
+        ({"ckpt_dir": 5}, "ckpt_dir is 5: give a path"),
+        ({"inter_form": "sum"}, "inter_form 'sum': it must be one of log, bounded"),
         ({"update_classes": [4]}, r"update_classes \[4\]: they must be distinct and among 0 to 3"),
         ({"attention_rate": 3}, "attention rate 3: it must be 8, 4 or 2"),
         ({"fractions": [0.5, 0.1, 0.1]}, "add up to 0.7; make it 1"),
@@ -242,13 +248,11 @@ def test_flat_3d_file_is_not_a_case_of_four_channels(
 )
 def test_settings(
     run_in_process: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
     dataset: Path,
     tmp_path: Path,
     override: dict[str, object],
     line: str,
 ):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     message = train_error(run_in_process, dataset, tmp_path, **override)
     assert re.search(line, message), message
 
@@ -360,16 +364,51 @@ def test_evaluation_of_nothing(run_in_process: Callable[..., None], dataset: Pat
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_no_memory_for_one_case(
+    run_in_process: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: Path,
+    weights: Path,
+    tmp_path: Path,
+):
+    """The others are done, in inference and in an evaluation."""
+    forward, calls = CGAUNet.forward, []
+
+    def too_large_for_the_first(self: CGAUNet, image: torch.Tensor) -> torch.Tensor:
+        calls.append(image)
+        if len(calls) == 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 EB")
+        return forward(self, image)
+
+    monkeypatch.setattr(CGAUNet, "forward", too_large_for_the_first)
+    settings = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "ckpt_path": weights}
+    line = (
+        r"1 of 3 cases failed: case BraTS-GLI-00000-000: memory ran out on its \d+×\d+×\d+ voxels; "
+        r'make the window smaller, such as --window_size "\[128,128,128\]", or say --device cpu'
+    )
+    message = error_of(lambda: run_in_process("inference", **settings))
+    assert re.fullmatch(line, message), message
+    written = [f"{case}.nii.gz" for case in (CASE, "BraTS-GLI-00002-000")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == written
+    calls.clear()
+    names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
+    (tmp_path / "partition.json").write_text(json.dumps({"parts": {"training": [], "validation": [], "test": names}}))
+    message = error_of(lambda: run_in_process("evaluate", **settings, ckpt_dir=tmp_path))
+    assert re.fullmatch(line, message), message
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["cases"]
+    assert [row["case"] for row in rows[::3]] == names[1:]
+
+
 def test_defect_in_the_middle_of_inference_is_not_swallowed(
     run_in_process: Callable[..., None], monkeypatch: pytest.MonkeyPatch, dataset: Path, weights: Path, tmp_path: Path
 ):
     def fail(case: dict) -> None:
-        raise MemoryError("no memory for this case")
+        raise KeyError("a defect")
 
     monkeypatch.setattr("common.transforms.load.read_image", fail)
     with pytest.raises(Exception) as raised:
         run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
-    assert "no memory for this case" in "".join(traceback.format_exception(raised.value))
+    assert "a defect" in "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.slow

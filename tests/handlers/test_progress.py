@@ -1,26 +1,25 @@
 """A training run says beforehand what it will do, and how far it is; an error goes on its way."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
 from common.errors import InputError
-from common.handlers.progress import ProgressBar, StartMessage
+from common.handlers.progress import ProgressBar, announce_training
 
 
-def test_start_message(caplog: pytest.LogCaptureFixture):
-    network = torch.nn.Linear(3, 2)
-    engine = SimpleNamespace(state=SimpleNamespace(device=torch.device("cpu"), max_epochs=5, epoch_length=7))
+@pytest.mark.parametrize(("processes", "steps", "patches"), [(1, 5, 6), (2, 3, 12)])
+def test_what_training_will_do(caplog: pytest.LogCaptureFixture, processes: int, steps: int, patches: int):
+    data = {"training": [{}] * 14, "validation": [{}] * 2, "test": []}
     with caplog.at_level(logging.INFO):
-        StartMessage(network, range(14), range(2), patches=2, amp=False).tell(engine)
+        announce_training(torch.nn.Linear(3, 2), data, 5, 3, 2, "cpu", amp=False, processes=processes)
     assert caplog.messages[:2] == [
         "training on 14 cases, validating on 2",
-        "5 epochs of 7 steps, 2 patches a step, 35 steps in all",
+        f"5 epochs of {steps} steps, {patches} patches a step, {5 * steps} steps in all",
     ]
-    assert caplog.messages[2].startswith("Linear with 8 parameters on cpu")
+    assert caplog.messages[2].startswith(f"Linear with 8 parameters on {'cpu' if processes == 1 else '2 × cpu'} (")
     assert caplog.messages[2].endswith("float32")
 
 

@@ -111,7 +111,16 @@ def test_first_weights_of_a_run_are_kept_though_the_metric_is_no_number(tmp_path
     torch.nn.init.constant_(network[0].weight, 2.0)
     saver.save(evaluated(0.1))
     assert torch.load(tmp_path / "model.pt", weights_only=True)["0.weight"].unique() == 2.0
-    assert (tmp_path / "model.pt.previous").read_text() == "of an earlier run"
+    assert (tmp_path / "model.previous-1.pt").read_text() == "of an earlier run"
+
+
+def test_weights_of_every_earlier_run_are_kept(tmp_path: Path, network: torch.nn.Module):
+    for run in (1.0, 2.0, 3.0):
+        saver = BestWeightsSaver(network, str(tmp_path / "model.pt"))
+        torch.nn.init.constant_(network[0].weight, run)
+        saver.save(evaluated(0.5))
+    kept = {path.name: torch.load(path, weights_only=True)["0.weight"].unique().item() for path in tmp_path.iterdir()}
+    assert kept == {"model.previous-1.pt": 1, "model.previous-2.pt": 2, "model.pt": 3}
 
 
 @pytest.mark.parametrize("validations", [0, 3])
@@ -127,7 +136,7 @@ def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: t
         assert (tmp_path / "best.pt").read_text() == "of an earlier run"
     else:
         assert torch.load(tmp_path / "best.pt", weights_only=True)["0.weight"].unique() == 3
-        assert (tmp_path / "best.pt.previous").read_text() == "of an earlier run"
+        assert (tmp_path / "best.previous-1.pt").read_text() == "of an earlier run"
 
 
 def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Module):

@@ -1,0 +1,73 @@
+"""Every bundle's preparation and its inverse: what is found in the prepared image lies there in the scan, too."""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from scipy.ndimage import gaussian_filter
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/inference.json"))
+SHAPES = {"cube": (30, 34, 28), "thin": (30, 34, 5)}
+TILT = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.3, 0.1, 0.2), [7, -20, 3])
+
+
+def write_scan(path: Path, shape: tuple[int, int, int], voxel: tuple[float, ...], axes: str, oblique: bool) -> None:
+    """A 4D scan of bright and dark blobs in an ellipsoid of a brain that touches no side."""
+    random = np.random.default_rng(3)
+    places = np.stack(np.meshgrid(*(np.linspace(-1.15, 1.15, size) for size in shape), indexing="ij"))
+    images = np.stack([gaussian_filter(random.normal(size=shape), 2.5) for _ in range(4)])
+    images = (22 + 18 * np.tanh(5 * images / images.std())) * ((places**2).sum(0) < 1)
+    turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axes))
+    affine = (TILT if oblique else np.eye(4)) @ np.diag([*voxel, 1]) @ inv_ornt_aff(turn, shape)
+    turned = np.stack([apply_orientation(image, turn) for image in images], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(turned.astype(np.float32), affine), path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "oblique", "voxel"),
+    [
+        *product(SHAPES, ("RAS", "LPS", "PIR"), (False, True), [(1.0, 1.0, 1.0)]),
+        ("cube", "LPS", False, (1.0, 1.0, 2.0)),
+        ("cube", "PIR", True, (0.8, 1.0, 1.6)),
+        ("thin", "LPS", True, (1.0, 1.0, 5.0)),
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_labels_return_to_where_the_image_had_them(
+    tmp_path: Path, name: str, shape: str, axes: str, oblique: bool, voxel: tuple[float, ...]
+):
+    """A "network" that calls the first channel's brighter half class 1 must give back that half of the scan."""
+    path = tmp_path / "scan.nii.gz"
+    write_scan(path, SHAPES[shape], voxel, axes, oblique)
+    parser = ConfigParser()
+    parser.read_config(os.fspath(BUNDLES / name / "configs" / "inference.json"))
+    parser.read_meta(os.fspath(BUNDLES / name / "configs" / "metadata.json"))
+    prepared = parser.get_parsed_content("preprocessing")({"case": "scan", "image": os.fspath(path)})
+    first = prepared["image"][:1]
+    assert min(first.shape[1:]) >= 8
+    nothing = first * 0 - 100
+    prepared["pred"] = MetaTensor.ensure_torch_and_prune_meta(
+        np.concatenate([-first, first, nothing, nothing]), dict(first.meta)
+    )
+    prepared["pred"].applied_operations = prepared["image"].applied_operations
+    found = parser.get_parsed_content("postprocessing")(prepared)["pred"]
+
+    scan = nibabel.load(path)
+    image = np.asarray(scan.dataobj)[..., 0]
+    truth = image > image[image != 0].mean()
+    np.testing.assert_allclose(found.affine, scan.affine, atol=1e-5)
+    assert found.shape == (1, *image.shape)
+    label = found[0].numpy()
+    if voxel == (1.0, 1.0, 1.0):
+        np.testing.assert_array_equal(label, truth)
+    else:  # there and back between grids
+        assert 2 * (label * truth).sum() / (label.sum() + truth.sum()) > 0.9
