@@ -1,4 +1,4 @@
-"""What the supervised attention of CGA U-Net sees and does, in the surroundings of the lesion.
+"""What the supervised attention of CGA U-Net saw and did in the prediction.
 
 Li et al., "Category Guided Attention Network for Brain Tumor Segmentation in MRI", 2021: Fig. 7 shows the attention map
 of each class, Fig. 6 channels of the feature map before and after the intra-class update.
@@ -6,6 +6,7 @@ of each class, Fig. 6 channels of the feature map before and after the intra-cla
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,18 +14,16 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
-from monai.inferers import SimpleInferer
-from monai.transforms import DivisiblePad, ResampleToMatch, SpatialCrop
+from monai.inferers import Inferer
+from monai.transforms import ResampleToMatch
 from torch import nn
 
 from ..data.labels import LABEL_NAMES, REGIONS
-from ..inferers.mixed_precision import MixedPrecisionInferer
 from .pictures import Picture, dark_figure, encode_picture
 from .planes import View, choose_slice, draw_contour, find_lesion, mark_sides, orient, show_slice
 
-__all__ = ["CropStudy", "draw_attention", "draw_features", "match_grid", "study_crop"]
+__all__ = ["Study", "draw_attention", "draw_features", "match_grid", "study_case"]
 
-CROP, DIVISOR = 128, 16
 CHANNELS_SHOWN = 4
 TILE_PIXELS = 260
 CLASS_NAMES = {
@@ -35,14 +34,15 @@ CLASS_NAMES = {
 }
 
 
-class CropStudy(NamedTuple):
-    """What a network did with a crop (4, X, Y, Z).
+class Study(NamedTuple):
+    """What a network did with a preprocessed image (4, X, Y, Z).
 
     Args:
-        image: the crop, channels in canonical order, normalised.
-        affine: of the crop.
+        image: channels in canonical order, normalised.
+        affine: of the image.
         probabilities: (labels, X, Y, Z).
-        attention: (labels, x, y, z), None where the network has no attention.
+        attention: (labels, x, y, z), None where the network has no attention or took the image in windows of another
+            size, of which each has a map of its own.
         before, after: the feature map (C, x, y, z) before and after the update, likewise.
     """
 
@@ -54,41 +54,36 @@ class CropStudy(NamedTuple):
     after: np.ndarray | None = None
 
 
-def study_crop(network: nn.Module, image: MetaTensor, centre: np.ndarray) -> CropStudy:
-    """Runs a network on a crop around a point and keeps what its submodule `attention` took in and gave out.
+def study_case(network: nn.Module, inferer: Inferer, image: MetaTensor) -> Study:
+    """Runs a network as its bundle's inference does, and keeps what its submodule `attention` took in and gave out.
 
     Args:
         network: gives one tensor of logits (B, labels, D, H, W) in evaluation mode; left in that mode.
+        inferer: of the bundle's inference.
         image: (4, X, Y, Z), preprocessed, with its affine.
-        centre: the point in mm, patient coordinates (RAS).
     """
-    voxel = np.linalg.inv(image.affine.numpy()) @ np.append(centre, 1.0)
-    size = [min(CROP, n) for n in image.shape[1:]]
-    # The crop stays inside the image, so that it holds as much of it as fits.
-    low = [int(np.clip(round(v) - s // 2, 0, n - s)) for v, s, n in zip(voxel, size, image.shape[1:], strict=False)]
-    crop = DivisiblePad(DIVISOR)(SpatialCrop(roi_start=low, roi_end=np.add(low, size).tolist())(image))
-    assert isinstance(crop, MetaTensor)
     kept: dict[str, np.ndarray] = {}
 
     def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-        maps = {"attention": output.attention, "before": inputs[1], "after": output.features}
-        kept.update({name: value[0].float().cpu().numpy().copy() for name, value in maps.items()})
+        if inputs[0].shape[2:] == image.shape[1:]:
+            maps = {"attention": output.attention, "before": inputs[1], "after": output.features}
+            kept.update({name: value[0].float().cpu().numpy().copy() for name, value in maps.items()})
 
     attention = getattr(network, "attention", None)
     hook = attention.register_forward_hook(keep) if isinstance(attention, nn.Module) else None
     device = next(network.parameters()).device
     try:
         with torch.inference_mode():
-            logits = MixedPrecisionInferer(SimpleInferer())(crop.as_tensor()[None].to(device), network.eval())
+            logits = inferer(image.as_tensor()[None].to(device), network.eval())
     finally:
         if hook is not None:
             hook.remove()
     probabilities = logits[0].softmax(dim=0).cpu().numpy()
-    return CropStudy(crop.numpy(), np.asarray(crop.affine, dtype=np.float64), probabilities, **kept)
+    return Study(image.numpy(), np.asarray(image.affine, dtype=np.float64), probabilities, **kept)
 
 
-def match_grid(label: np.ndarray, affine: np.ndarray, study: CropStudy) -> np.ndarray:
-    """Brings a label map (X, Y, Z) of the scan to the grid of the crop, nearest neighbour, background outside."""
+def match_grid(label: np.ndarray, affine: np.ndarray, study: Study) -> np.ndarray:
+    """Brings a label map (X, Y, Z) of the scan to the study's grid, nearest neighbour, background outside."""
     source = MetaTensor(torch.from_numpy(label.astype(np.float32))[None], affine=torch.from_numpy(affine))
     target = MetaTensor(torch.zeros((1, *study.image.shape[1:])), affine=torch.from_numpy(study.affine))
     matched = ResampleToMatch(mode="nearest", padding_mode="zeros")(source, target)
@@ -96,14 +91,16 @@ def match_grid(label: np.ndarray, affine: np.ndarray, study: CropStudy) -> np.nd
 
 
 def enlarge(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Brings maps (C, x, y, z) to the crop's grid (X, Y, Z) by linear interpolation.
+    """Brings maps (C, x, y, z) to the image's grid (X, Y, Z) by linear interpolation.
 
     Convolutions with stride and the label's nearest neighbours have cell i of a map at rate r at voxel r·i, not in the
-    middle of the r voxels that follow; so it is put there.
+    middle of the r voxels that follow; so it is put there. Convolutions of stride 2 round sizes up, so the rate is
+    the smallest power of two that is at least the ratio of the two sizes along every axis.
     """
+    rate = 2 ** math.ceil(math.log2(max(v / c for v, c in zip(shape, maps.shape[1:], strict=True))))
     weights = []
     for voxels, cells in zip(shape, maps.shape[1:], strict=True):
-        place = np.minimum(np.arange(voxels) * cells / voxels, cells - 1)
+        place = np.minimum(np.arange(voxels) / rate, cells - 1)
         weights.append(np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(cells))))
     return np.einsum("cxyz,ax,by,dz->cabd", maps, *weights, optimize=True)
 
@@ -124,7 +121,7 @@ def _tile(view: View, index: int, outline: tuple[int, ...]) -> tuple[Figure, Axe
     return figure, axes
 
 
-def _view(study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray | None) -> tuple[View, int]:
+def _view(study: Study, reference: np.ndarray | None, prediction: np.ndarray | None) -> tuple[View, int]:
     image, spacing = orient(study.image, study.affine)
     labels = [None if label is None else orient(label, study.affine)[0] for label in (reference, prediction)]
     view = View(image, spacing, labels[0], labels[1])
@@ -133,17 +130,17 @@ def _view(study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray
 
 
 def draw_attention(
-    case: str, study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray | None
+    case: str, study: Study, reference: np.ndarray | None, prediction: np.ndarray | None
 ) -> list[Picture]:
     """Draws the attention map of each class over an axial slice through the lesion (Fig. 7).
 
     Args:
         case: name, for the pictures' descriptions.
-        study: of the crop.
-        reference, prediction: label maps (X, Y, Z) on the crop's grid, canonical, or None.
+        study: of the case.
+        reference, prediction: label maps (X, Y, Z) on the study's grid, canonical, or None.
 
     Returns:
-        one picture a class; none where the network has no attention.
+        one picture a class; none where the study has no attention map.
     """
     if study.attention is None:
         return []
@@ -162,7 +159,7 @@ def draw_attention(
 
 
 def draw_features(
-    case: str, study: CropStudy, reference: np.ndarray | None, prediction: np.ndarray | None
+    case: str, study: Study, reference: np.ndarray | None, prediction: np.ndarray | None
 ) -> list[Picture]:
     """Draws the channels that the update changed most, before and after it (Fig. 6), in one scale for both.
 

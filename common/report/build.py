@@ -16,12 +16,12 @@ from ..data.layouts import recognise
 from ..data.reading import read_image, read_label
 from ..errors import CaseError, InputError
 from ..running import find_bundle
-from .attention import CropStudy, draw_attention, draw_features, match_grid, study_crop
+from .attention import Study, draw_attention, draw_features, match_grid, study_case
 from .bundle import Bundle, read_bundle
 from .confidence import count_confidence, draw_confidence
 from .curves import draw_curves, read_curves
 from .page import OPEN_CASES, CaseSection, Page, write_page
-from .planes import draw_planes, find_lesion
+from .planes import draw_planes
 from .tables import COLUMNS, Scores, format_score, mean_dice, read_scores
 
 __all__ = ["build_report", "report"]
@@ -67,23 +67,15 @@ def _read_case(entry: Mapping[str, Any], path: Path, convention: str) -> _Case:
     return _Case(name, image, affine, reference, prediction)
 
 
-def _centre(case: _Case) -> np.ndarray:
-    """The middle of the largest lesion, or of the brain where there is none, in mm."""
-    guide = next((x for x in (case.reference, case.prediction) if x is not None and x.any()), None)
-    mask = case.image.any(axis=0) if guide is None else find_lesion(guide)
-    places = np.argwhere(mask) if mask.any() else np.array([mask.shape])
-    return (case.affine @ np.append((places.min(axis=0) + places.max(axis=0)) / 2, 1.0))[:3]
-
-
-def _study(bundle: Bundle | None, entry: Mapping[str, Any], case: _Case) -> CropStudy | None:
+def _study(bundle: Bundle | None, entry: Mapping[str, Any]) -> Study | None:
     if bundle is None or bundle.network is None:
         return None
     prepared = bundle.preprocessing({key: entry[key] for key in ("case", "image", "channels") if key in entry})
-    return study_crop(bundle.network, prepared["image"], _centre(case))
+    return study_case(bundle.network, bundle.inferer, prepared["image"])
 
 
-def _confidence(case: _Case, file: Path, study: CropStudy | None) -> dict[str, np.ndarray] | None:
-    """Counts from the probability maps of the whole scan where they were written, else from the crop."""
+def _confidence(case: _Case, file: Path, study: Study | None) -> dict[str, np.ndarray] | None:
+    """Counts from the probability maps on the scan's grid where they were written, else from the network's own."""
     if case.reference is None:
         return None
     if file.is_file():
@@ -100,7 +92,7 @@ def _confidence(case: _Case, file: Path, study: CropStudy | None) -> dict[str, n
     return None
 
 
-def _section(case: _Case, study: CropStudy | None, scores: Scores | None) -> CaseSection:
+def _section(case: _Case, study: Study | None, scores: Scores | None) -> CaseSection:
     dice = mean_dice(scores.cases.get(case.name, {})) if scores else math.nan
     section = CaseSection(
         name=case.name,
@@ -137,7 +129,8 @@ def build_report(
         scores: scores.json of the evaluation; the one in `predictions_dir` where not given, if there is one.
         events: folder of TensorBoard's event files, for the learning curves.
         bundle: folder of the bundle that predicted, for its name and, if it has weights, the attention in the first
-            cases, and the confidence in them where no `<case>_probabilities.nii.gz` was written.
+            cases unless the network takes them in several windows, and the confidence in them where no
+            `<case>_probabilities.nii.gz` was written.
         checkpoint: weights to use instead of the bundle's `models/model.pt`.
         prediction_convention: of the predictions, see `common.data.labels`.
         max_cases: how many cases are pictured, lowest Dice first.
@@ -168,7 +161,7 @@ def build_report(
     sections, counts = [], []
     for number, name in enumerate(order[:max_cases]):
         case = _read_case(entries[name], predictions[name], prediction_convention)
-        study = _study(source, entries[name], case) if number < STUDIED_CASES else None
+        study = _study(source, entries[name]) if number < STUDIED_CASES else None
         sections.append(_section(case, study, found))
         counts.append(_confidence(case, Path(predictions_dir) / f"{name}{_PROBABILITIES}", study))
     counted = [count for count in counts if count is not None]

@@ -1,4 +1,4 @@
-"""A bundle as the report needs it: its name, its network with weights, and its preprocessing."""
+"""A bundle as the report needs it: its name, its network with weights, and how inference prepares and runs it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai.bundle import ConfigParser
+from monai.inferers import Inferer
 from torch import nn
 
 from ..errors import InputError
@@ -23,6 +24,7 @@ class Bundle(NamedTuple):
         name, version: from its metadata.
         network: in evaluation mode, with weights; None where the bundle has none yet.
         preprocessing: the composed transforms of inference.
+        inferer: what inference applies the network with.
         checkpoint: file of the weights, None where there is none.
     """
 
@@ -30,6 +32,7 @@ class Bundle(NamedTuple):
     version: str
     network: nn.Module | None
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
+    inferer: Inferer
     checkpoint: Path | None
 
 
@@ -55,7 +58,7 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
         ) from error
     parser = ConfigParser(content)
     parser["bundle_root"] = str(folder)
-    for key in ("network_def", "preprocessing"):
+    for key in ("network_def", "preprocessing", "inferer"):
         if key not in parser:
             raise InputError(f"{config}: no {key}; give a bundle whose inference has one")
     for key, value in overrides.items():
@@ -73,5 +76,6 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
         str(metadata.get("version", "")),
         network,
         parser.get_parsed_content("preprocessing"),
+        parser.get_parsed_content("inferer"),
         path if network is not None else None,
     )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.inferers import SimpleInferer, SlidingWindowInferer
+from monai.transforms import SpatialCrop, SpatialPad
 from torch import nn
 
+from common.data.layouts import recognise
 from common.networks.cga_unet import CGAUNet
-from common.report.attention import draw_attention, draw_features, enlarge, match_grid, study_crop
+from common.report.attention import draw_attention, draw_features, enlarge, match_grid, study_case
+from common.report.bundle import read_bundle
+from common.running import run
 
 
 class Attended(NamedTuple):
@@ -34,7 +42,9 @@ class Network(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.attention is not None:
-            self.attention(image, image[:, :, ::2, ::2, ::2])
+            features = image[:, :, ::2, ::2, ::2].clone()
+            self.attention(image, features)
+            features.zero_()  # networks reuse memory
         return image * self.weight
 
 
@@ -44,39 +54,78 @@ def meta(scan: Any) -> MetaTensor:
 
 def test_study_keeps_what_went_in_and_out(scan: Any) -> None:
     image = meta(scan)
-    study = study_crop(Network(Doubling()), image, np.array([28.0, 36.0, 26.0]))
-    assert study.image.shape == (4, 48, 48, 32)
+    study = study_case(Network(Doubling()), SimpleInferer(), image)
     assert study.before is not None and study.after is not None and study.attention is not None
+    assert np.array_equal(study.image, scan.image) and np.array_equal(study.affine, scan.affine)
     assert np.array_equal(study.after, 2 * study.before)
     assert np.array_equal(study.attention, study.image[:, ::2, ::2, ::2])
     assert study.probabilities == pytest.approx(torch.softmax(torch.from_numpy(study.image), 0).numpy(), abs=0.01)
-    restored = match_grid(scan.label, scan.affine, study)
-    assert restored.sum() == scan.label.sum()
+
+
+def test_label_follows_crop_and_turn(scan: Any) -> None:
+    """The preprocessed image has another grid than the scan."""
+    turned = scan.turned("PIR")
+    image = SpatialPad((8, 60, 8))(SpatialCrop(roi_start=(3, 4, 0), roi_end=(38, 44, 19))(meta(scan)))
+    study = study_case(Network(None), SimpleInferer(), image)
+    assert study.attention is None
+    restored = match_grid(turned.label, turned.affine, study)
+    assert restored.shape == (35, 60, 19) and (restored > 0).sum() == (scan.label > 0).sum()
     assert (study.image[0][restored == 3] > 150).all()
-
-
-def test_crop_surrounds_the_point_and_stays_inside() -> None:
-    image = MetaTensor(torch.rand(4, 200, 130, 20), affine=torch.diag(torch.tensor([-1.0, 1, 1, 1])))
-    study = study_crop(Network(None), image, np.array([-150.0, 5.0, 3.0]))
-    assert study.image.shape == (4, 128, 128, 32) and study.attention is None
-    assert np.array_equal(study.image[..., 6:26], image[:, 72:, :128].numpy())
-    assert study.affine[:3, 3] == pytest.approx([-72, 0, -6])
     assert draw_attention("a", study, None, None) == draw_features("a", study, None, None) == []
 
 
-def test_cell_centres_lie_where_strides_put_them() -> None:
-    """A ramp sampled at every eighth voxel comes back as the ramp."""
-    ramp = np.arange(32.0)[None, :, None, None] * np.ones((1, 1, 16, 16))
-    back = enlarge(ramp[:, ::8, ::8, ::8], (32, 16, 16))
-    assert back[0, :25] == pytest.approx(ramp[0, :25])
-    assert back[0, 25:] == pytest.approx(24.0)
+def test_study_is_what_inference_does(scan: Any) -> None:
+    """The whole image in one pass, of any size; with smaller windows the probabilities are theirs and no map is."""
+    torch.manual_seed(0)
+    network, image = CGAUNet(features=(8, 8, 8, 16), blocks=(1, 1, 1, 1)).eval(), meta(scan)[:, 1:, :-2]
+    whole = study_case(network, SlidingWindowInferer((-1, -1, -1), 1, 0.5, mode="gaussian"), image)
+    with torch.inference_mode():
+        expected = network(image.as_tensor()[None])[0]
+    assert whole.probabilities == pytest.approx(expected.softmax(0).numpy(), abs=1e-5)
+    assert whole.attention is not None and whole.attention.shape == (4, 5, 6, 3)
+    windows = SlidingWindowInferer((24, 24, 16), 1, 0.5, mode="gaussian")
+    parts = study_case(network, windows, image)
+    with torch.inference_mode():
+        expected = windows(image.as_tensor()[None], network)[0]
+    assert parts.probabilities == pytest.approx(expected.softmax(0).numpy(), abs=1e-5)
+    assert parts.attention is None and parts.before is None and parts.after is None
+
+
+def test_study_of_the_bundle_is_its_prediction(
+    folders: tuple[Path, Path], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    torch.manual_seed(0)
+    torch.save(CGAUNet().state_dict(), tmp_path / "model.pt")
+    given = {"dataset_dir": str(folders[0]), "output_dir": str(tmp_path / "out"), "ckpt_dir": str(tmp_path)}
+    run("cga_unet", "inference", **given, resample=False, device="cpu")
+    bundle = read_bundle(repository / "bundles" / "cga_unet", tmp_path / "model.pt", resample=False)
+    assert bundle.network is not None
+    entry = recognise(folders[0]).cases[0]
+    study = study_case(bundle.network, bundle.inferer, bundle.preprocessing(dict(entry))["image"])
+    file = nib.load(tmp_path / "out" / f"{entry['case']}.nii.gz")
+    prediction = match_grid(np.asarray(file.dataobj), file.affine, study)
+    assert len(np.unique(prediction)) > 1 and np.array_equal(prediction, study.probabilities.argmax(axis=0))
+    assert study.attention is not None and study.attention.shape[1:] == (4, 5, 2)
+
+
+@pytest.mark.parametrize("shape", [(32, 16, 16), (30, 9, 17), (41, 8, 5)])
+def test_cell_centres_lie_where_strides_put_them(shape: tuple[int, int, int]) -> None:
+    """A ramp sampled at every eighth voxel comes back as the ramp, up to the last cell."""
+    ramp = np.arange(float(shape[0]))[None, :, None, None] * np.ones((1, 1, *shape[1:]))
+    back = enlarge(ramp[:, ::8, ::8, ::8], shape)
+    last = (shape[0] - 1) // 8 * 8
+    assert back.shape == ramp.shape
+    assert back[0, : last + 1] == pytest.approx(ramp[0, : last + 1])
+    assert back[0, last:] == pytest.approx(last)
 
 
 def test_a_trained_networks_own_module_is_drawn(scan: Any) -> None:
     torch.manual_seed(0)
     network = CGAUNet(features=(8, 8, 8, 16), blocks=(1, 1, 1, 1))
-    study = study_crop(network, meta(scan), np.array([28.0, 36.0, 26.0]))
-    assert study.attention is not None and study.attention.shape == (4, 6, 6, 4)
+    study = study_case(network, SimpleInferer(), meta(scan))
+    assert study.attention is not None and study.attention.shape == (4, 5, 6, 3)
     label = match_grid(scan.label, scan.affine, study)
     names = [p.caption for p in draw_attention("a", study, label, None)]
     assert [name[-5:] for name in names] == ["round", "(NCR)", " (ED)", " (ET)"]
@@ -84,7 +133,7 @@ def test_a_trained_networks_own_module_is_drawn(scan: Any) -> None:
     assert len(features) == 8 and features[0].caption.endswith("before") and features[1].caption.endswith("after")
     assert features[0].data != features[1].data
     plain = CGAUNet(features=(8, 8, 8, 16), blocks=(1, 1, 1, 1), update_classes=())
-    assert draw_features("a", study_crop(plain, meta(scan), np.zeros(3)), label, None) == []
+    assert draw_features("a", study_case(plain, SimpleInferer(), meta(scan)), label, None) == []
     assert not network.attention._forward_hooks  # type: ignore[union-attr]
 
 
@@ -92,5 +141,5 @@ def test_the_hook_is_gone_after_a_failure(scan: Any) -> None:
     network = Network(Doubling())
     network.weight = nn.Parameter(torch.ones(7))
     with pytest.raises(RuntimeError):
-        study_crop(network, meta(scan), np.zeros(3))
+        study_case(network, SimpleInferer(), meta(scan))
     assert not network.attention._forward_hooks  # type: ignore[union-attr]
