@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .phantom_fields import Array, Fields, Grid
-from .phantom_record import Lesion, Phantom
+from .phantom_record import Lesion, Phantom, Triple
 
 __all__ = ["Anatomy", "build_anatomy", "ramp"]
 
@@ -31,7 +31,19 @@ VENTRICLE = (
     ((23.0, -35.0, 9.0, 6.5), (31.0, -18.0, -12.0, 2.0)),
 )
 CHOROID = ((16.0, -22.0, 18.0, 0.5), (23.0, -36.0, 7.0, 2.2))
-CAUDATE = ((14.0, 22.0, 9.0, 5.0), (17.0, -8.0, 19.0, 2.0))
+CAUDATE = ((14.0, 21.0, 6.0, 6.0), (18.0, -10.0, 19.0, 2.5))
+
+# The other deep nuclei of one side as ellipsoids: centre and radii in mm; the front is nearer to the midline.
+PUTAMEN = ((27.0, 5.0, 3.0), (5.5, 18.0, 11.0))
+PALLIDUM = ((18.5, 1.0, 1.0), (4.5, 11.0, 7.0))
+THALAMUS = ((10.5, -13.0, 4.0), (8.0, 14.0, 9.0))
+LEAN = 0.35
+
+LEAF = 5.0
+"""Distance between the fissures of the cerebellum at its surface, mm."""
+
+FAN_RADIUS = 32.0
+"""How far that surface is from where the leaves fan out, mm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +54,8 @@ class Anatomy:
         near: (X, Y, Z) bool, which voxels these are.
         points: (3, N) coordinates, mm.
         brain: (N,) bool, inside the brain's surface; what skull-stripping keeps.
-        grey, deep, fluid, vessel: (N,) fractions of the voxel that are cortex, deep nuclei, cerebrospinal fluid and
-            vessel; the rest is white matter.
+        grey, fluid, vessel: (N,) fractions of the voxel that are cortex, cerebrospinal fluid and vessel.
+        deep: (3, N) fractions that are striatum, pallidum and thalamus; what nothing else takes is white matter.
         ventricle: (N,) signed distance to the wall of the nearest ventricle, positive inside, mm.
     """
 
@@ -85,15 +97,17 @@ def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:
     sulcal_depth = head.sulcus_depth + 4 * fields.field("sulcal depth", 14, grid.axes)[near]
     medial = np.minimum(cerebrum, midline)
     folded = np.hypot(sulcus, np.maximum(medial - np.clip(sulcal_depth, 4, 24), 0))
-    pial = np.minimum(np.minimum(medial, folded), _lateral_fissure(inner))
-    pial = np.maximum(np.maximum(pial, _leaf_distance(inner, cerebellum)), stem)
+    pial = np.minimum(np.minimum(medial, folded), _lateral_fissure(inner + 3 * wander))
+    bend = 3 * fields.field("leaves", 16, grid.axes)[near] + wander[0]
+    leaves = _leaf_distance(inner, cerebellum, bend, fields.generator("leaf depths").uniform(5, 19, 64))
+    pial = np.maximum(np.maximum(pial, leaves), stem)
 
     ventricle = _ventricle_distance(inner, head.ventricles)
     width = max(grid.spacing, 1.0)
     fluid = np.maximum(ramp(head.sulcus_width - pial, width), ramp(ventricle, width))
     grey = ramp(head.sulcus_width + head.cortex - pial, width) * (stem < 2)
     # The stem is white matter, and its outside is seen only where neither cerebrum nor cerebellum covers it.
-    deep = _nuclei(inner, width)
+    deep = _nuclei(inner + wander, width)
     vein_distance = np.hypot(np.minimum(sulcus, medial), vein)
     sinus = np.hypot(points[0] / scale[0], cerebrum - head.sinus) + 1e3 * (points[2] < 10)
     vessel = np.maximum(ramp(head.vessels - vein_distance, width), ramp(head.sinus - sinus, width))
@@ -179,12 +193,23 @@ def _folds(fields: Fields, points: Array, wander: Array, cerebrum: Array, midlin
     return sheets[0], sheets[1]
 
 
-def _leaf_distance(points: Array, cerebellum: Array) -> Array:
-    """Distance to the surface of the cerebellum, whose leaves lie behind one another some 6 mm apart."""
-    _, y, z = points
-    phase = np.hypot(y + 20, z + 25) / 6.5
-    leaf = np.abs(phase - np.round(phase)) * 6.5
-    return np.minimum(cerebellum, np.hypot(leaf, np.maximum(cerebellum - 9, 0)) + 0.5)
+def _leaf_distance(points: Array, cerebellum: Array, bend: Array, depths: NDArray[np.float64]) -> Array:
+    """Distance to the surface of the cerebellum, whose leaves fan out from the fourth ventricle.
+
+    They are bent by `bend`, mm, and the fissures between them have each a depth of its own, taken from `depths`, mm,
+    so that the white matter inside branches.
+    """
+    x, y, z = points
+    forwards, up = y + 25 - np.float32(0.0125) * x**2, z + 30
+    reach = np.hypot(forwards, up)
+    # The angle as the length of an arc near the surface.
+    arc = np.arctan2(up, -forwards) * FAN_RADIUS + bend
+    number = np.round(arc / np.float32(LEAF))
+    leaf = np.abs(arc - np.float32(LEAF) * number) * (reach / np.float32(FAN_RADIUS))
+    # No fissure reaches the place where all would meet.
+    leaf += np.maximum(14 - reach, 0)
+    depth = depths.astype(np.float32)[number.astype(int) % len(depths)] + bend
+    return np.minimum(cerebellum, np.hypot(leaf, np.maximum(cerebellum - depth, 0)) + np.float32(0.5))
 
 
 def _tube(points: Array, start: tuple[float, ...], end: tuple[float, ...], calibre: float = 1.0) -> Array:
@@ -197,9 +222,13 @@ def _tube(points: Array, start: tuple[float, ...], end: tuple[float, ...], calib
     return (a[3] + t * (b[3] - a[3])) * np.float32(calibre) - np.sqrt(x * x + y * y + z * z)
 
 
-def _ellipsoid(points: Array, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> Array:
-    """About the signed distance to an ellipsoid on either side of the midline, positive inside, mm."""
-    x, y, z = np.abs(points[0]) - centre[0], points[1] - centre[1], points[2] - centre[2]
+def _ellipsoid(points: Array, centre: Triple, radii: Triple, lean: float = 0.0) -> Array:
+    """About the signed distance to an ellipsoid on either side of the midline, positive inside, mm.
+
+    `lean` is how far it shifts towards the midline for each mm forwards.
+    """
+    y, z = points[1] - centre[1], points[2] - centre[2]
+    x = np.abs(points[0]) - centre[0] + np.float32(lean) * y
     level = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2)
     return (1 - level) * np.float32(min(radii))
 
@@ -215,7 +244,11 @@ def _ventricle_distance(points: Array, calibre: float) -> Array:
 
 
 def _nuclei(points: Array, width: float) -> Array:
-    deep = _ellipsoid(points, (11, -13, 3), (8, 14, 9))
-    np.maximum(deep, _ellipsoid(points, (25, 3, 1), (6, 17, 10)), out=deep)
-    np.maximum(deep, _tube(points, *CAUDATE), out=deep)
-    return ramp(deep, max(width, 2.0))
+    """Fractions (3, N) of striatum, pallidum and thalamus."""
+    striatum = np.maximum(_ellipsoid(points, *PUTAMEN, LEAN), _tube(points, *CAUDATE))
+    pallidum, thalamus = _ellipsoid(points, *PALLIDUM, LEAN), _ellipsoid(points, *THALAMUS, LEAN)
+    deep = np.stack([ramp(distance, width) for distance in (striatum, pallidum, thalamus)])
+    # Where two meet, the earlier one takes its part first.
+    deep[1] *= 1 - deep[0]
+    deep[2] *= 1 - deep[0] - deep[1]
+    return deep

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .labels import CHANNELS
-from .phantom_record import BULGE, Appearance, Head, Lesion, Phantom, Quadruple, Spot, Triple
+from .phantom_record import Appearance, Head, Lesion, Phantom, Quadruple, Spot, Triple
 
 __all__ = ["KINDS", "MAX_DIAMETER", "draw_phantom"]
 
@@ -22,12 +22,23 @@ KINDS = ("metastases", "glioma", "mixed")
 MAX_DIAMETER = 40.0
 """No metastasis is longer, mm."""
 
-# Ranges of the means per modality, in the order grey, deep, fluid, vessel, in multiples of white matter.
+MIN_RADIUS = 1.5
+"""Mean radius of the smallest metastases, mm."""
+
+# Ranges of the means per modality, in multiples of white matter: grey, fluid, vessel.
 TISSUES: dict[str, tuple[tuple[float, float], ...]] = {
-    "t1n": ((0.60, 0.88), (0.72, 0.95), (0.20, 0.50), (0.60, 1.10)),
-    "t1c": ((0.66, 1.00), (0.80, 1.02), (0.20, 0.50), (1.20, 2.20)),
-    "t2w": ((1.12, 1.60), (0.95, 1.25), (2.00, 4.20), (0.40, 0.90)),
-    "t2f": ((0.98, 1.30), (0.95, 1.15), (0.15, 0.50), (0.50, 0.90)),
+    "t1n": ((0.60, 0.88), (0.20, 0.50), (0.60, 1.10)),
+    "t1c": ((0.66, 1.00), (0.20, 0.50), (1.20, 2.20)),
+    "t2w": ((1.12, 1.60), (2.00, 4.20), (0.40, 0.90)),
+    "t2f": ((0.98, 1.30), (0.15, 0.50), (0.50, 0.90)),
+}
+
+# The same of the deep nuclei: striatum, pallidum (dark in T2 and FLAIR for its iron), thalamus.
+NUCLEI: dict[str, tuple[tuple[float, float], ...]] = {
+    "t1n": ((0.74, 0.96), (0.88, 1.10), (0.80, 1.04)),
+    "t1c": ((0.80, 1.02), (0.90, 1.12), (0.84, 1.08)),
+    "t2w": ((1.00, 1.35), (0.68, 1.02), (1.05, 1.30)),
+    "t2f": ((0.94, 1.20), (0.62, 0.98), (1.02, 1.22)),
 }
 
 # Ranges of a white-matter lesion's factors, per modality.
@@ -52,6 +63,10 @@ class _Draw:
     def integer(self, low: int, high: int) -> int:
         """An integer from low to high, both included."""
         return int(self.generator.integers(low, high + 1))
+
+    def three(self, *ranges: tuple[float, float]) -> Triple:
+        a, b, c = (self.between(*one) for one in ranges)
+        return a, b, c
 
     def four(self, *ranges: tuple[float, float]) -> Quadruple:
         a, b, c, d = (self.between(*one) for one in ranges)
@@ -132,10 +147,14 @@ def _draw_head(draw: _Draw) -> Head:
 
 
 def _draw_metastases(draw: _Draw, head: Head) -> tuple[Lesion, ...]:
-    """One to fifteen, half of the scans with one or two; the first is the largest, the others mostly small."""
+    """One to fifteen, half of the scans with one or two; the first is the largest, the others mostly small.
+
+    The largest is the largest of three that are spread evenly over the logarithm of the radius, so that it is below
+    10 mm across in an eighth of the scans.
+    """
     count = min(int(draw.generator.geometric(0.5)), 15) if draw.chance(0.7) else draw.integer(4, 15)
-    radii = [draw.log_between(9.0, MAX_DIAMETER / 2 / BULGE)]
-    radii += [draw.log_between(1.5, max(0.7 * radii[0], 3.0)) for _ in range(count - 1)]
+    radii = [max(draw.log_between(MIN_RADIUS, 0.4 * MAX_DIAMETER) for _ in range(3))]
+    radii += [draw.log_between(MIN_RADIUS, max(0.7 * radii[0], MIN_RADIUS)) for _ in range(count - 1)]
     lesions: list[Lesion] = []
     for radius in radii:
         centre = _place_apart(draw, head, lesions, radius, depth=(6 + 0.7 * radius, 24 + 0.7 * radius), cerebellum=0.15)
@@ -146,9 +165,8 @@ def _draw_metastases(draw: _Draw, head: Head) -> tuple[Lesion, ...]:
         edema = draw.between(0.4, 1.4) * radius + draw.between(0, 5) if draw.chance(0.3 + 0.1 * radius) else 0.0
         irregularity = draw.between(0.05, 0.2)
         lesion = _draw_lesion(draw, centre, radius, pattern, round(min(edema, 25.0), 4), irregularity)
-        longest = 2 * BULGE * radius / min(lesion.stretch)
-        if longest > MAX_DIAMETER:
-            shrunk = math.floor(radius * MAX_DIAMETER / longest * 1e4) / 1e4
+        if lesion.longest > MAX_DIAMETER:
+            shrunk = math.floor(radius * MAX_DIAMETER / lesion.longest * 1e4) / 1e4
             lesion = dataclasses.replace(lesion, radius=shrunk)
         lesions.append(lesion)
     return tuple(lesions)
@@ -236,13 +254,13 @@ def _draw_spots(draw: _Draw, head: Head) -> tuple[Spot, ...]:
 
 
 def _draw_appearance(draw: _Draw, modality: str) -> Appearance:
-    grey, deep, fluid, vessel = draw.four(*TISSUES[modality])
+    grey, fluid, vessel = draw.three(*TISSUES[modality])
     flair = modality == "t2f"
     # One modality of most examinations is a volume with thin slices, the others have thick ones.
     thick = draw.chance(0.5)
     return Appearance(
         grey=grey,
-        deep=deep,
+        deep=draw.three(*NUCLEI[modality]),
         fluid=fluid,
         vessel=vessel,
         spread=(draw.between(0.01, 0.05), draw.between(0.01, 0.05), draw.between(0.01, 0.06)),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .labels import LABEL_NAMES
 from .phantom_anatomy import Anatomy, ramp
 from .phantom_fields import Array, Fields, Grid
-from .phantom_record import BULGE, Lesion
+from .phantom_record import Lesion
 
 __all__ = ["LesionFractions", "LesionShapes"]
 
@@ -65,7 +65,7 @@ class LesionShapes:
         # Only fields finer than the lesion shape it; a coarser one would merely change its size.
         bumps = 0.7 * min(1, radius / 18) * coarse + 0.5 * min(1, radius / 8) * medium + 0.2 * fine
         core_depth = np.maximum(radius * (1 + lesion.irregularity * bumps), 0.5 * radius)
-        core_depth = np.minimum(core_depth, BULGE * radius) - distance
+        core_depth = np.minimum(core_depth, lesion.bulge * radius) - distance
         core = ramp(core_depth, max(self.spacing, 1.0))
         enhancing = self._enhancing(lesion, core_depth, voxels)
         edema_depth = self._edema_depth(lesion, core_depth, voxels)
@@ -86,7 +86,7 @@ class LesionShapes:
         anatomy = self.anatomy
         fingers = 0.5 * self.coarse[voxels] + 0.35 * self.medium[voxels] + 0.15 * self.fine[voxels]
         across = anatomy.points[0, voxels] * lesion.centre[0] < 0
-        barrier = 0.5 * anatomy.grey[voxels] + 0.3 * anatomy.deep[voxels] + 0.6 * across
+        barrier = 0.5 * anatomy.grey[voxels] + 0.3 * anatomy.deep[:, voxels].sum(axis=0) + 0.6 * across
         reach = lesion.edema * np.clip(1 + 0.6 * fingers - barrier, 0.1, 2)
         return np.minimum(core_depth + reach, -anatomy.ventricle[voxels])
 

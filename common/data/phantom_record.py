@@ -10,10 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-__all__ = ["BULGE", "Appearance", "Head", "Lesion", "Phantom", "Spot"]
-
-BULGE = 1.3
-"""How far the bumps of a tumour core may reach, in multiples of its radius."""
+__all__ = ["Appearance", "Head", "Lesion", "Phantom", "Spot"]
 
 Triple = tuple[float, float, float]
 Quadruple = tuple[float, float, float, float]
@@ -80,6 +77,16 @@ class Lesion:
     core_level: Quadruple
     spread: float
 
+    @property
+    def bulge(self) -> float:
+        """How far the bumps of the core may reach, in multiples of its radius."""
+        return min(1 + 1.5 * self.irregularity, 1.3)
+
+    @property
+    def longest(self) -> float:
+        """No diameter of the core is longer, mm."""
+        return 2 * self.bulge * self.radius / min(self.stretch)
+
 
 @dataclasses.dataclass(frozen=True)
 class Spot:
@@ -103,7 +110,8 @@ class Appearance:
     """How one modality of one scan looks.
 
     Attributes:
-        grey, deep, fluid, vessel: means of cortex, deep nuclei, cerebrospinal fluid and vessels; white matter is 1.
+        grey, fluid, vessel: means of cortex, cerebrospinal fluid and vessels; white matter is 1.
+        deep: means of the deep nuclei: striatum (caudate nucleus and putamen), pallidum, thalamus.
         spread: amplitude of the texture inside tissue, relative, at scales of about 25, 8 and 3 mm.
         caps: factor on the white matter beside the ventricles.
         blur: standard deviation of the point spread, mm.
@@ -116,9 +124,9 @@ class Appearance:
     """
 
     grey: float
-    deep: float
     fluid: float
     vessel: float
+    deep: Triple
     spread: Triple
     caps: float
     blur: float

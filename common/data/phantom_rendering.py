@@ -104,7 +104,7 @@ def _paint(
     for spot in phantom.spots:
         if spot.white_only:
             _add_spot(values, spot, channel, anatomy, textures)
-    for fraction, mean in ((anatomy.deep, look.deep), (anatomy.grey, look.grey)):
+    for fraction, mean in zip((*anatomy.deep, anatomy.grey), (*look.deep, look.grey), strict=True):
         values += fraction * (mean - values)
     values *= 1 + texture
     soaked = np.ones_like(values)
