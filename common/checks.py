@@ -33,7 +33,8 @@ def _are_three(value: Any, each: Callable[[Any], bool]) -> bool:
 def _rules() -> dict[str, _Rule]:
     """Setting → what holds for a good value, and what to give, as the error words it."""
     switch: _Rule = lambda value: isinstance(value, bool), "True or False"
-    path: _Rule = lambda value: isinstance(value, str | os.PathLike), "a path"
+    name: _Rule = lambda value: isinstance(value, str), "a name"
+    path: _Rule = lambda value: isinstance(value, str | os.PathLike), "a path, such as ./2020"
     count: _Rule = lambda value: _is_whole(value) and value > 0, "a whole number above zero"
     whole: _Rule = lambda value: _is_whole(value) and value >= 0, "a whole number, zero or above"
     number: _Rule = _is_number, "a number"
@@ -41,6 +42,7 @@ def _rules() -> dict[str, _Rule]:
     not_negative: _Rule = lambda value: _is_number(value) and value >= 0, "a number, zero or above"
     share: _Rule = lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
     groups: dict[str, tuple[_Rule, str]] = {
+        "names": (name, "inter_form prediction_convention"),
         "switches": (switch, "amp hard_attention overwrite resample save_probabilities source_labels"),
         "paths": (path, "ckpt_dir ckpt_path dataset_dir output_dir partition_file predictions_dir"),
         "counts": (count, "batch_size epochs patches_per_case val_interval"),
@@ -50,7 +52,7 @@ def _rules() -> dict[str, _Rule]:
         "decays": (not_negative, "poly_power weight_decay"),
         "shares": (share, "cache_rate"),
     }
-    rules = {name: rule for rule, names in groups.values() for name in names.split()}
+    rules = {setting: rule for rule, settings in groups.values() for setting in settings.split()}
     return rules | {
         "evaluate_on": (lambda value: value in PARTS, f"one of {', '.join(PARTS)}"),
         "fractions": (lambda value: _are_three(value, share[0]), 'three numbers from 0 to 1, such as "[0.7,0.1,0.2]"'),

@@ -10,7 +10,7 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["CaseError", "InputError", "exit_in_one_line", "find_input_error", "ran_out_of_memory"]
+__all__ = ["CaseError", "InputError", "exit_in_one_line", "find_input_error", "find_memory_error"]
 
 
 class InputError(ValueError):
@@ -64,23 +64,29 @@ def find_input_error(error: BaseException) -> InputError | None:
     return found
 
 
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that it was raised from, is for want of memory, on a GPU or on the CPU."""
+def find_memory_error(error: BaseException) -> BaseException | None:
+    """That among an exception and what it was raised from which is for want of memory, on a GPU or the CPU, or None."""
     # PyTorch's allocator for the CPU raises no type of its own.
-    return any(
-        isinstance(link, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(link)
-        for link in _chain(error)
+    return next(
+        (
+            link
+            for link in _chain(error)
+            if isinstance(link, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(link)
+        ),
+        None,
     )
 
 
 def exit_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """A `sys.excepthook` that prints what a user can mend as one line; any other exception is shown whole."""
     found = find_input_error(error)
-    if found is None and ran_out_of_memory(error):
+    if found is None and (memory := find_memory_error(error)) is not None:
         found = InputError(
-            f"memory ran out ({error}); give a smaller --batch_size or --patch_size, a lower --cache_rate, or "
-            "fewer --num_workers"
+            f"memory ran out ({str(memory) or type(memory).__name__}); make the patches or windows smaller, "
+            "in training also --batch_size or --cache_rate"
         )
+    if found is None and issubclass(kind, KeyboardInterrupt):
+        found = InputError("stopped; what was finished is kept")
     if found is None:
         sys.__excepthook__(kind, error, traceback)
     else:

@@ -18,6 +18,7 @@ __all__ = ["check_overrides", "find_bundle", "run"]
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 
+_NO_SETTINGS = ("_meta_", "imports", "check", "initialize", "run", "finalize")
 _OVERLAYS = {"multi_gpu_train": "train", "evaluate": "train"}
 
 
@@ -51,12 +52,15 @@ def check_overrides(files: Sequence[str], overrides: Mapping[str, Any]) -> None:
     parser.read_config(list(files))
     content = parser.get()
     for name, value in overrides.items():
+        if name == "bundle_root":
+            raise InputError("--bundle_root: the bundle is the first argument; give its folder there")
         if value is None:
             raise InputError(f"--{name} None: MONAI ignores an override without a value; leave it out")
         holder = ID_SEP_KEY.join(ReferenceResolver.split_id(name)[:-1])
         if name not in content and not (holder and holder in parser):
-            like = get_close_matches(name, content, n=1)
-            hint = f"did you mean --{like[0]}" if like else f"it has {', '.join(content)}"
+            ids = [id for id in content if id not in _NO_SETTINGS]
+            like = get_close_matches(name, ids, n=1)
+            hint = f"did you mean --{like[0]}" if like else f"it has {', '.join(ids)}"
             raise InputError(f"--{name}: {Path(files[-1]).name} has no such id; {hint}")
 
 
@@ -75,9 +79,9 @@ def run(bundle: str, workflow: str, **overrides: Any) -> None:
     folder = find_bundle(bundle)
     configs = folder / "configs"
     names = [_OVERLAYS[workflow], workflow] if workflow in _OVERLAYS else [workflow]
+    known = sorted(path.stem for path in configs.glob("*.json") if path.stem != "metadata")
     for name in names:
-        if not (configs / f"{name}.json").is_file():
-            known = sorted(path.stem for path in configs.glob("*.json") if path.stem != "metadata")
+        if name not in known:
             raise InputError(f"{folder.name} has no workflow {workflow}: it has {', '.join(known)}")
     files = [os.fspath(configs / f"{name}.json") for name in names]
     check_overrides(files, overrides)

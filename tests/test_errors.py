@@ -75,6 +75,22 @@ def test_hook_prints_one_line(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == "error: the reason\n"
 
 
+def test_hook_names_want_of_memory_and_interruption(capsys: pytest.CaptureFixture[str]):
+    try:
+        try:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 EB")
+        except RuntimeError as error:
+            raise RuntimeError("failed to evaluate the expression") from error
+    except RuntimeError as error:
+        exit_in_one_line(type(error), error, None)
+    line = capsys.readouterr().err
+    assert (
+        line.startswith("error: memory ran out (DefaultCPUAllocator: can't allocate memory") and line.count("\n") == 1
+    )
+    exit_in_one_line(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "error: stopped; what was finished is kept\n"
+
+
 def test_hook_shows_other_errors_whole(monkeypatch: pytest.MonkeyPatch):
     shown = []
     monkeypatch.setattr(sys, "__excepthook__", lambda *args: shown.append(args))

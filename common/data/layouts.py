@@ -10,7 +10,7 @@ from ..errors import CaseError, InputError
 from .case_files import Case, Groups, Layout, assemble_cases, by_stem, channel_of, find_files, stem
 from .json_layouts import is_datalist, match_datalists, match_nnunet, read_datalist, read_json
 
-__all__ = ["LAYOUTS", "Layout", "list_cases", "recognise"]
+__all__ = ["LABEL_FOLDERS", "LAYOUTS", "Layout", "list_cases", "recognise"]
 
 LAYOUTS = {
     "brats2018": "BraTS 2018 to 2021: <case>/<case>_t1.nii.gz, _t1ce, _t2, _flair, _seg",
@@ -27,7 +27,9 @@ _BRATS_NAMES = {
     "brats2023": (re.compile(r"(.+)-(t1n|t1c|t2w|t2f|seg)"), "canonical"),
 }
 _BIDS_NAME = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)(?:_[a-z]+-[^_]+)*_(T1w|T2w|FLAIR|dseg|seg)")
-_BIDS_LABEL_FOLDERS = ("labels", "manual_masks")
+_BIDS_LABEL_FOLDERS = ("derivatives/labels", "derivatives/manual_masks")
+LABEL_FOLDERS = ("labels", "labelsTr", "labelsTs", *_BIDS_LABEL_FOLDERS)
+"""Where, in some layout, any label map is taken for the reference of the case that its name tells."""
 
 
 def _match_brats(name: str, files: list[Path]) -> Layout | None:
@@ -54,7 +56,7 @@ def _match_bids(folder: Path, files: list[Path]) -> Layout | None:
     if not any(channel_of(path) for path in images):
         return None
     derivatives = folder / "derivatives"
-    drawn = [derivatives / name for name in _BIDS_LABEL_FOLDERS]
+    drawn = [folder / name for name in _BIDS_LABEL_FOLDERS]
     derived = [path for labels in drawn if labels.is_dir() for path in find_files(labels, depth=4)]
     groups: Groups = defaultdict(lambda: defaultdict(list))
     for path in [*(path for path in images if derivatives not in path.parents), *derived]:
@@ -76,7 +78,11 @@ def _match_flat(folder: Path, files: list[Path]) -> Layout | None:
     labels |= by_stem(path for path in files if path.parent == folder / "labels" / "final")
     labels |= {name.removesuffix("_seg"): paths for name, paths in here.items() if name.endswith("_seg")}
     cases: list[Case] = []
-    problems: list[CaseError] = []
+    problems = [
+        CaseError(name, paths[0], "is a label without an image", f"add {name}.nii.gz, or take the label out")
+        for name, paths in ((name.removesuffix("_seg"), paths) for name, paths in here.items() if name not in images)
+        if name not in images
+    ]
     for name, paths in images.items():
         drawn = labels.get(name, [])
         if twice := next((found for found in (paths, drawn) if len(found) > 1), None):

@@ -113,12 +113,19 @@ def partition_cases(
     return {part: [by_name[name] for name in sorted(names)] for part, names in parts.items()}
 
 
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _read_parts(file: Path, names: set[str], drawn_with: dict[str, Any]) -> dict[str, list[str]]:
     remedy = "mend it, or divide anew into another file with --partition_file"
     content = read_json(file)
     parts = content.get("parts") if isinstance(content, dict) else None
-    if not isinstance(parts, dict) or set(parts) != set(PARTS) or not all(isinstance(p, list) for p in parts.values()):
-        raise InputError(f'{file}: is no partition ("parts" with lists {", ".join(PARTS)}); {remedy}')
+    if not isinstance(parts, dict) or set(parts) != set(PARTS) or not all(map(_are_names, parts.values())):
+        raise InputError(f'{file}: is no partition ("parts" with lists of names {", ".join(PARTS)}); {remedy}')
+    for part, listed_names in parts.items():
+        if len(set(listed_names)) < len(listed_names):
+            raise InputError(f"{file}: lists a case twice in {part}; {remedy}")
     for key, wanted in drawn_with.items():
         if content.get(key, wanted) != wanted:
             raise InputError(

@@ -11,13 +11,15 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from ..errors import CaseError, InputError, find_input_error, ran_out_of_memory
+from ..errors import CaseError, InputError, find_input_error, find_memory_error
 from .labels import LABEL_NAMES, source_values
-from .layouts import recognise
+from .layouts import LABEL_FOLDERS, recognise
 
 __all__ = ["CaseStream", "cases_to_do", "pair_predictions"]
 
 logger = logging.getLogger(__name__)
+
+_MORE_MEMORY = "free some memory, or see whether --spacing makes it larger than you meant"
 
 
 def cases_to_do(
@@ -76,11 +78,15 @@ def _lack_of_values(case: dict[str, Any]) -> CaseError | None:
 def _refuse_own_files(cases: Sequence[dict[str, Any]], dataset: Path, output: Path) -> None:
     """A label map must not replace a scan or a reference, nor lie among them, where it would pass for one."""
     remedy = "write the predictions elsewhere with --output_dir DIR"
-    if output.resolve() == dataset.resolve():
+    root = dataset.resolve() if dataset.is_dir() else dataset.resolve().parent
+    if output.resolve() == root:
         raise InputError(f"{output}: holds the scans; {remedy}")
+    if any(output.resolve().is_relative_to(root / name) for name in LABEL_FOLDERS):
+        raise InputError(f"{output}: is where the references of {dataset} are looked for; {remedy}")
     for case in cases:
         images = case["image"] if isinstance(case["image"], list) else [case["image"]]
-        folders = {Path(path).resolve().parent for path in [*images, *filter(None, [case.get("label")])]}
+        files = [Path(path).resolve() for path in [*images, *filter(None, [case.get("label")])]]
+        folders = {path if path.is_dir() else path.parent for path in files}
         if output.resolve() in folders:
             raise InputError(f"{output}: holds files of case {case['case']}; {remedy}")
 
@@ -158,8 +164,8 @@ class CaseStream(IterableDataset):
             prepared = future.result()
         except Exception as error:
             found = find_input_error(error)
-            if found is None and ran_out_of_memory(error):
-                found = CaseError(item["case"], None, "memory ran out while it was read", "free some memory")
+            if found is None and find_memory_error(error) is not None:
+                found = CaseError(item["case"], None, "memory ran out while it was prepared", _MORE_MEMORY)
             if found is None:
                 raise
             self.fail(found)

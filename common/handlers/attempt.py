@@ -8,7 +8,7 @@ import torch
 from monai.engines import Evaluator
 
 from ..data.stream import CaseStream
-from ..errors import CaseError, ran_out_of_memory
+from ..errors import CaseError, find_memory_error
 
 __all__ = ["CaseAttempt"]
 
@@ -30,12 +30,14 @@ class CaseAttempt:
         try:
             return engine._iteration(engine, batch)
         except Exception as error:
-            if not ran_out_of_memory(error):
+            if find_memory_error(error) is None:
                 raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         shape = "×".join(map(str, batch["image"].shape[2:]))
-        remedy = 'make the window smaller, such as --window_size "[128,128,128]", or say --device cpu'
+        remedy = 'make the window smaller, such as --window_size "[128,128,128]"'
+        if engine.state.device.type != "cpu":
+            remedy += ", or say --device cpu"
         for case in batch["case"]:
             self.stream.fail(CaseError(case, None, f"memory ran out on its {shape} voxels", remedy))
         engine.state.batch, engine.state.output = [], []

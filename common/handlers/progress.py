@@ -46,13 +46,14 @@ def announce_training(
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    steps = math.ceil(math.ceil(len(data["training"]) / processes) / batch_size)
+    cases = math.ceil(len(data["training"]) / processes)
+    steps = math.ceil(cases / batch_size)
     logger.info("training on %d cases, validating on %d", len(data["training"]), len(data["validation"]))
     logger.info(
         "%d epochs of %d steps, %d patches a step, %d steps in all",
         epochs,
         steps,
-        batch_size * patches_per_case * processes,
+        min(batch_size, cases) * patches_per_case * processes,
         epochs * steps,
     )
     logger.info(

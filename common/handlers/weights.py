@@ -35,7 +35,7 @@ def load_weights(network: nn.Module, path: Path | str) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no weights at {path}: train first, or say where they are with --ckpt_path FILE")
+        raise InputError(f"no weights at {path}: train first, or give the path of the file that has them")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -85,11 +85,11 @@ def save_weights(network: nn.Module, *paths: Path) -> None:
             temporary.write_bytes(buffer.getbuffer())
 
 
-def keep_previous(path: Path) -> None:
-    """Copy the weights of an earlier run at `path` to `<name>.previous-1.pt`, or the next number that is free."""
+def keep_previous(path: Path, folder: Path) -> None:
+    """Copy the weights of an earlier run at `path` to `<folder>/<name>.previous-1.pt`, or the next number free."""
     if path.exists():
-        number = next(n for n in count(1) if not path.with_suffix(f".previous-{n}.pt").exists())
-        previous = path.with_suffix(f".previous-{number}.pt")
+        numbered = (folder / f"{path.stem}.previous-{number}.pt" for number in count(1))
+        previous = next(file for file in numbered if not file.exists())
         with whole_file(previous) as temporary:
             shutil.copyfile(path, temporary)
         logger.info("the weights of an earlier run are kept as %s", previous)
@@ -98,16 +98,17 @@ def keep_previous(path: Path) -> None:
 class BestWeightsSaver:
     """Saves a network's state dict where a validation's key metric is higher than in any before of this run.
 
-    The first validation of a run always saves; what an earlier run left there is kept beside it (`keep_previous`). A
+    The first validation of a run always saves; what an earlier run left there is kept in another folder. A
     metric that is not a number counts as worst.
 
     Args:
         network: what is saved.
         path: file of the best weights.
+        previous: folder that gets a copy of the best weights of an earlier run, which these replace.
     """
 
-    def __init__(self, network: nn.Module, path: str) -> None:
-        self.network, self.path = network, Path(path)
+    def __init__(self, network: nn.Module, path: str, previous: str) -> None:
+        self.network, self.path, self.previous = network, Path(path), Path(previous)
         self.best: float | None = None
 
     def attach(self, engine: Workflow) -> None:
@@ -120,7 +121,7 @@ class BestWeightsSaver:
         name = engine.state.key_metric_name
         metric = float(engine.state.metrics[name])
         if self.best is None:
-            keep_previous(self.path)
+            keep_previous(self.path, self.previous)
         if self.best is None or metric > self.best:
             self.best = -math.inf if math.isnan(metric) else metric
             save_weights(self.network, self.path)
@@ -149,6 +150,6 @@ class LastWeightsSaver:
     def finish(self, engine: Workflow) -> None:
         """Write the best weights where there are none of this run."""
         if not self.evaluator.state.iteration:
-            keep_previous(self.best)
+            keep_previous(self.best, self.path.parent)
             save_weights(self.network, self.best)
             logger.info("nothing was validated: the last weights are %s", self.best)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer
 
 __all__ = ["MixedPrecisionInferer", "has_mixed_precision"]
@@ -44,8 +45,10 @@ class MixedPrecisionInferer(Inferer):
         enabled = self.amp and has_mixed_precision(inputs.device)
 
         def in_mixed_precision(*network_args: Any, **network_kwargs: Any) -> Any:
+            # A MetaTensor would take every operation of the network through Python.
+            plain = [arg.as_tensor() if isinstance(arg, MetaTensor) else arg for arg in network_args]
             with torch.autocast(inputs.device.type, _dtype(inputs.device), enabled=enabled):
-                output = network(*network_args, **network_kwargs)
+                output = network(*plain, **network_kwargs)
             return _to_float32(output)
 
         return self.inferer(inputs, in_mixed_precision, *args, **kwargs)

@@ -148,6 +148,8 @@ def build_report(
     for name, path in predictions.items():
         if name not in entries:
             raise CaseError(name, path, f"no such case in {dataset_dir}", "give the data set that was predicted")
+    if not isinstance(max_cases, int) or max_cases < 1:
+        raise InputError(f"max_cases is {max_cases!r}: give a whole number above zero")
     if checkpoint is not None and bundle is None:
         raise InputError(f"{checkpoint}: weights without a bundle; give the bundle's folder too")
 

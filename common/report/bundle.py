@@ -65,6 +65,9 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
         if key not in parser:
             raise InputError(f"{config}: no id {key} to override; it has {', '.join(content)}")
         parser[key] = value
+    parser.read_meta(metadata)
+    if "check" in parser:
+        parser.get_parsed_content("check")
     path = Path(checkpoint) if checkpoint is not None else folder / "models" / "model.pt"
     network = None
     if checkpoint is not None or path.is_file():

@@ -153,6 +153,15 @@ def test_file_of_one_case_that_is_there_twice(tmp_path: Path, layout: str, name:
     assert lines == [f"case two_2, {first}: the same file is there twice, also as {first}.gz; keep one of them"]
 
 
+def test_label_without_an_image(tmp_path: Path):
+    touch(tmp_path / "a.nii.gz")
+    label = touch(tmp_path / "b_seg.nii.gz")
+    found = recognise(tmp_path)
+    assert [case["case"] for case in found.cases] == ["a"]
+    line = f"case b, {label}: is a label without an image; add b.nii.gz, or take the label out"
+    assert list(map(str, found.problems)) == [line]
+
+
 def test_duplicates(tmp_path):
     brats(tmp_path / "HGG", "A")
     brats(tmp_path / "LGG", "A")

@@ -115,9 +115,12 @@ def test_a_file_of_other_cases_is_refused(tmp_path):
     assert line.startswith(f"{file}: was drawn with seed 0 and not 1; leave --seed as it was, or divide anew into")
     assert "was drawn with fractions [0.7, 0.1, 0.2]" in error_of(cases_of(*"abcdef"), file, (0.6, 0.2, 0.2))
     assert file.read_bytes() == before
-    for text in ("[]", '{"parts": {"training": []}}', '{"parts": 3}'):
+    no_names = '{"parts": {"training": [{}], "validation": [], "test": []}}'
+    for text in ("[]", '{"parts": {"training": []}}', '{"parts": 3}', no_names):
         file.write_text(text)
-        assert error_of(cases_of("a"), file).startswith(f'{file}: is no partition ("parts" with lists training')
+        assert error_of(cases_of("a"), file).startswith(f'{file}: is no partition ("parts" with lists of names train')
+    file.write_text('{"parts": {"training": ["a", "a"], "validation": [], "test": []}}')
+    assert error_of(cases_of("a"), file) == f"{file}: lists a case twice in training; {remedy}"
     file.write_text("{")
     assert error_of(cases_of("a"), file).startswith(f"{file}: is not JSON")
 

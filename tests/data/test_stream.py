@@ -67,10 +67,15 @@ def test_finished_cases_are_passed_over(dataset: Path, tmp_path: Path):
     assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True)) == 2
 
 
-@pytest.mark.parametrize("folder", [".", "a"])
+@pytest.mark.parametrize("folder", [".", "a", "labels", "labels/final", "labelsTs", "derivatives/labels/sub-1"])
 def test_predictions_never_go_among_the_scans(dataset: Path, folder: str):
     with pytest.raises(InputError, match="write the predictions elsewhere with --output_dir DIR"):
         cases_to_do(str(dataset), str(dataset / folder), overwrite=True)
+    (dataset / "list.json").write_text(json.dumps({"training": [{"image": "a", "case": "a"}]}))
+    with pytest.raises(InputError, match="write the predictions elsewhere with --output_dir DIR"):
+        cases_to_do(str(dataset / "list.json"), str(dataset / folder), overwrite=True)
+    (dataset / "list.json").unlink()
+    assert cases_to_do(str(dataset), str(dataset / "predictions"))
 
 
 def test_next_case_is_prepared_while_the_last_is_used():
@@ -147,5 +152,6 @@ def test_no_memory_for_one_case():
     stream = CaseStream([{"case": "huge"}, {"case": "a"}], prepare_within_limits)
     assert [item["case"] for item in stream] == ["a"]
     assert [str(failure) for failure in stream.failures] == [
-        "case huge: memory ran out while it was read; free some memory"
+        "case huge: memory ran out while it was prepared; free some memory, or see whether --spacing makes it larger "
+        "than you meant"
     ]

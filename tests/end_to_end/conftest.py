@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.data.phantoms import make_phantoms
+from common.errors import find_input_error
+from common.networks.cga_unet import CGAUNet
 from common.running import run as run_bundle
 
 LAYOUTS = ("brats2018", "nnunet", "decathlon")
@@ -109,3 +113,42 @@ def run_in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         run_bundle("cga_unet", workflow, **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
 
     return run_workflow
+
+
+@pytest.fixture
+def line_of(run_in_process: Callable[..., None]) -> Callable[..., str]:
+    """Runs a workflow in this process and returns the one line that it must end with."""
+
+    def fail(workflow: str, **overrides: object) -> str:
+        with pytest.raises(Exception) as raised:
+            run_in_process(workflow, **overrides)
+        found = find_input_error(raised.value)
+        assert found is not None, raised.value
+        assert "\n" not in str(found)
+        return str(found)
+
+    return fail
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three gliomas of 32³."""
+    folder = tmp_path_factory.mktemp("source") / "data"
+    make_phantoms(str(folder), cases=3, shape=32, seed=2, kind="glioma")
+    (folder / "phantoms.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an untrained network."""
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.manual_seed(0)
+    torch.save(CGAUNet().state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def dataset(source: Path, tmp_path: Path) -> Path:
+    """A copy of the three gliomas, to be damaged."""
+    return Path(shutil.copytree(source, tmp_path / "data"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import traceback
@@ -15,32 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.phantoms import make_phantoms
-from common.errors import find_input_error
 from common.networks.cga_unet import CGAUNet
 
 Command = Callable[..., CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source") / "data"
-    make_phantoms(str(folder), cases=3, shape=32, seed=2, kind="glioma")
-    (folder / "phantoms.json").unlink()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.manual_seed(0)
-    torch.save(CGAUNet().state_dict(), path)
-    return path
-
-
-@pytest.fixture
-def dataset(source: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(source, tmp_path / "data"))
+Line = Callable[..., str]
 
 
 CASE = "BraTS-GLI-00001-000"
@@ -107,19 +84,9 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def error_of(run: Callable[[], None]) -> str:
-    """The one line that a run ends with."""
-    with pytest.raises(Exception) as raised:
-        run()
-    found = find_input_error(raised.value)
-    assert found is not None, raised.value
-    assert "\n" not in str(found)
-    return str(found)
-
-
 @pytest.mark.parametrize(("damage", "line"), IMAGES.values(), ids=IMAGES)
 def test_one_bad_case_among_many(
-    run_in_process: Callable[..., None],
+    line_of: Line,
     dataset: Path,
     weights: Path,
     tmp_path: Path,
@@ -128,9 +95,7 @@ def test_one_bad_case_among_many(
 ):
     """The others are done; the run ends with the bad one's line."""
     damage(dataset)
-    message = error_of(
-        lambda: run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
-    )
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
     assert re.fullmatch(f"1 of 3 cases failed: {line}.*", message), message
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["BraTS-GLI-00000-000.nii.gz", "BraTS-GLI-00002-000.nii.gz"]
@@ -160,7 +125,7 @@ LABELS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def train_error(run_in_process: Callable[..., None], dataset: Path, tmp_path: Path, **overrides: object) -> str:
+def train_error(line_of: Line, dataset: Path, tmp_path: Path, **overrides: object) -> str:
     """The line that training ends with; no weights are there afterwards."""
     settings = {
         "dataset_dir": dataset,
@@ -169,29 +134,29 @@ def train_error(run_in_process: Callable[..., None], dataset: Path, tmp_path: Pa
         "fractions": [1.0, 0.0, 0.0],
         "epochs": 1,
     }
-    message = error_of(lambda: run_in_process("train", **{**settings, **overrides}))
+    message = line_of("train", **{**settings, **overrides})
     assert not list((tmp_path / "models").glob("*.pt"))
     return message
 
 
 @pytest.mark.parametrize(("damage", "line"), LABELS.values(), ids=LABELS)
 def test_bad_label_stops_training(
-    run_in_process: Callable[..., None], dataset: Path, tmp_path: Path, damage: Callable[[Path], object], line: str
+    line_of: Line, dataset: Path, tmp_path: Path, damage: Callable[[Path], object], line: str
 ):
     damage(dataset)
-    message = train_error(run_in_process, dataset, tmp_path, fractions=[0.5, 0.5, 0.0])
+    message = train_error(line_of, dataset, tmp_path, fractions=[0.5, 0.5, 0.0])
     assert re.search(line, message), message
 
 
-def test_bad_case_met_by_a_worker(run_in_process: Callable[..., None], dataset: Path, tmp_path: Path):
+def test_bad_case_met_by_a_worker(line_of: Line, dataset: Path, tmp_path: Path):
     """Cases that aren't cached are read in processes of their own, which hand over no exceptions."""
     damage, line = IMAGES["truncated"]
     damage(dataset)
-    message = train_error(run_in_process, dataset, tmp_path, cache_rate=0.0, num_workers=1)
+    message = train_error(line_of, dataset, tmp_path, cache_rate=0.0, num_workers=1)
     assert re.fullmatch(line, message), message
 
 
-def test_folders(run_in_process: Callable[..., None], tmp_path: Path, dataset: Path):
+def test_folders(line_of: Line, tmp_path: Path, dataset: Path):
     for name in ("empty", "unknown", "flat"):
         (tmp_path / name).mkdir()
     shutil.copy(file(dataset, "t1n"), tmp_path / "unknown" / "scan_x.nii.gz")
@@ -202,29 +167,21 @@ def test_folders(run_in_process: Callable[..., None], tmp_path: Path, dataset: P
         "empty": "empty: holds no .nii or .nii.gz file; give the folder",
         "unknown": "no known layout, e.g. ",
     }.items():
-        assert line in train_error(run_in_process, tmp_path / folder, tmp_path)
-        assert line in error_of(
-            lambda folder=folder: run_in_process(
-                "inference", dataset_dir=tmp_path / folder, output_dir=tmp_path / "out", ckpt_path=tmp_path / "w.pt"
-            )
+        assert line in train_error(line_of, tmp_path / folder, tmp_path)
+        assert line in line_of(
+            "inference", dataset_dir=tmp_path / folder, output_dir=tmp_path / "out", ckpt_path=tmp_path / "w.pt"
         )
 
 
-def test_duplicate_case(run_in_process: Callable[..., None], tmp_path: Path, dataset: Path):
+def test_duplicate_case(line_of: Line, tmp_path: Path, dataset: Path):
     shutil.copytree(dataset / CASE, dataset / "HGG" / CASE)
-    assert re.search(rf"case {CASE}, .*twice", train_error(run_in_process, dataset, tmp_path))
+    assert re.search(rf"case {CASE}, .*twice", train_error(line_of, dataset, tmp_path))
 
 
-def test_flat_3d_file_is_not_a_case_of_four_channels(
-    run_in_process: Callable[..., None], tmp_path: Path, dataset: Path, weights: Path
-):
+def test_flat_3d_file_is_not_a_case_of_four_channels(line_of: Line, tmp_path: Path, dataset: Path, weights: Path):
     (tmp_path / "flat").mkdir()
     shutil.copy(file(dataset, "t1n"), tmp_path / "flat" / "scan.nii.gz")
-    message = error_of(
-        lambda: run_in_process(
-            "inference", dataset_dir=tmp_path / "flat", output_dir=tmp_path / "out", ckpt_path=weights
-        )
-    )
+    message = line_of("inference", dataset_dir=tmp_path / "flat", output_dir=tmp_path / "out", ckpt_path=weights)
     assert re.search(r"case scan, .*: is 3D \(32×32×32\) where 4D with 4 channels is expected", message), message
 
 
@@ -240,6 +197,7 @@ def test_flat_3d_file_is_not_a_case_of_four_channels(
         ({"epochs": None}, "--epochs None: MONAI ignores an override without a value; leave it out"),
         ({"train#loader#batch_size": 5}, "--train#loader#batch_size: train.json has no such id"),
         ({"ckpt_dir": 5}, "ckpt_dir is 5: give a path"),
+        ({"bundle_root": "bundles/cga_unet"}, "--bundle_root: the bundle is the first argument; give its folder there"),
         ({"inter_form": "sum"}, "inter_form 'sum': it must be one of log, bounded"),
         ({"update_classes": [4]}, r"update_classes \[4\]: they must be distinct and among 0 to 3"),
         ({"attention_rate": 3}, "attention rate 3: it must be 8, 4 or 2"),
@@ -247,13 +205,13 @@ def test_flat_3d_file_is_not_a_case_of_four_channels(
     ],
 )
 def test_settings(
-    run_in_process: Callable[..., None],
+    line_of: Line,
     dataset: Path,
     tmp_path: Path,
     override: dict[str, object],
     line: str,
 ):
-    message = train_error(run_in_process, dataset, tmp_path, **override)
+    message = train_error(line_of, dataset, tmp_path, **override)
     assert re.search(line, message), message
 
 
@@ -266,7 +224,7 @@ def pickled(path: Path) -> None:
 
 
 CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, "no weights at .*: train first, or say where they are with --ckpt_path FILE"),
+    "missing": (Path.unlink, "no weights at .*: train first, or give the path of the file"),
     "damaged": (damaged, "damaged or no checkpoint|pickled objects or is damaged"),
     "pickled objects": (pickled, "holds pickled objects or is damaged: it was not loaded and nothing in it was run"),
     "another network": (
@@ -278,7 +236,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("damage", "line"), CHECKPOINTS.values(), ids=CHECKPOINTS)
 def test_bad_checkpoint(
-    run_in_process: Callable[..., None],
+    line_of: Line,
     dataset: Path,
     weights: Path,
     tmp_path: Path,
@@ -287,116 +245,15 @@ def test_bad_checkpoint(
 ):
     path = Path(shutil.copy(weights, tmp_path / "weights.pt"))
     damage(path)
-    message = error_of(
-        lambda: run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=path)
-    )
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=path)
     assert re.search(line, message), message
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_output_that_cannot_be_written(
-    run_in_process: Callable[..., None], dataset: Path, weights: Path, tmp_path: Path
-):
+def test_output_that_cannot_be_written(line_of: Line, dataset: Path, weights: Path, tmp_path: Path):
     (tmp_path / "taken").write_text("")
-    message = error_of(
-        lambda: run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "taken", ckpt_path=weights)
-    )
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "taken", ckpt_path=weights)
     assert re.search(r"taken can't be written to: .*; choose another folder", message)
-
-
-PREDICTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (
-        lambda path: path.write_bytes(path.read_bytes()[:200]),
-        rf"case {CASE}, .*{CASE}\.nii\.gz: is truncated or damaged",
-    ),
-    "other shape": (
-        lambda path: rewrite(path, lambda v: v[1:]),
-        rf"case {CASE}, .*out/{CASE}\.nii\.gz: shape 31×32×32 is not that of .*-seg\.nii\.gz \(32×32×32\)",
-    ),
-    "other affine": (
-        lambda path: rewrite(path, lambda v: v, np.eye(4)),
-        rf"case {CASE}, .*out/{CASE}\.nii\.gz: affine differs from that of .*-seg\.nii\.gz by up to",
-    ),
-    "value outside": (
-        lambda path: rewrite(path, lambda v: np.full_like(v, 4)),
-        rf"case {CASE}, .*out/{CASE}\.nii\.gz: label value 4 is outside the convention 'canonical'",
-    ),
-}
-
-
-@pytest.mark.parametrize(("damage", "line"), PREDICTIONS.values(), ids=PREDICTIONS)
-def test_one_bad_prediction_among_many(
-    run_in_process: Callable[..., None], dataset: Path, tmp_path: Path, damage: Callable[[Path], object], line: str
-):
-    """The others are scored, each once, and the run ends with the bad one's line."""
-    (tmp_path / "out").mkdir()
-    for case in sorted(path.name for path in dataset.iterdir()):
-        shutil.copy(dataset / case / f"{case}-seg.nii.gz", tmp_path / "out" / f"{case}.nii.gz")
-    damage(tmp_path / "out" / f"{CASE}.nii.gz")
-    message = error_of(
-        lambda: run_in_process("evaluate_predictions", dataset_dir=dataset, predictions_dir=tmp_path / "out")
-    )
-    assert re.search(f"1 of 3 cases failed: {line}", message), message
-    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["cases"]
-    assert [row["case"] for row in rows[::3]] == ["BraTS-GLI-00000-000", "BraTS-GLI-00002-000"]
-    assert all(row["dice"] == 1 for row in rows)
-
-
-def test_missing_prediction(run_in_process: Callable[..., None], dataset: Path, tmp_path: Path):
-    message = error_of(lambda: run_in_process("evaluate_predictions", dataset_dir=dataset, predictions_dir=tmp_path))
-    assert re.search(r"no prediction in .* for BraTS-GLI-00000-000, .*: predict these cases first", message)
-
-
-def test_evaluation_draws_no_partition_of_its_own(
-    run_in_process: Callable[..., None], dataset: Path, weights: Path, tmp_path: Path
-):
-    message = error_of(lambda: run_in_process("evaluate", dataset_dir=dataset, ckpt_dir=tmp_path, ckpt_path=weights))
-    assert re.search(r"no partition at .*: give the one that the training wrote", message), message
-
-
-def test_evaluation_of_nothing(run_in_process: Callable[..., None], dataset: Path, weights: Path, tmp_path: Path):
-    names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
-    partition = {"parts": {"training": names, "validation": [], "test": []}}
-    (tmp_path / "partition.json").write_text(json.dumps(partition))
-    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "ckpt_path": weights, "output_dir": tmp_path / "out"}
-    message = error_of(lambda: run_in_process("evaluate", **settings))
-    assert message == "there is no case to evaluate in this part; choose another with --evaluate_on"
-    assert not list(tmp_path.glob("out/*"))
-
-
-def test_no_memory_for_one_case(
-    run_in_process: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    dataset: Path,
-    weights: Path,
-    tmp_path: Path,
-):
-    """The others are done, in inference and in an evaluation."""
-    forward, calls = CGAUNet.forward, []
-
-    def too_large_for_the_first(self: CGAUNet, image: torch.Tensor) -> torch.Tensor:
-        calls.append(image)
-        if len(calls) == 1:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 EB")
-        return forward(self, image)
-
-    monkeypatch.setattr(CGAUNet, "forward", too_large_for_the_first)
-    settings = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "ckpt_path": weights}
-    line = (
-        r"1 of 3 cases failed: case BraTS-GLI-00000-000: memory ran out on its \d+×\d+×\d+ voxels; "
-        r'make the window smaller, such as --window_size "\[128,128,128\]", or say --device cpu'
-    )
-    message = error_of(lambda: run_in_process("inference", **settings))
-    assert re.fullmatch(line, message), message
-    written = [f"{case}.nii.gz" for case in (CASE, "BraTS-GLI-00002-000")]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == written
-    calls.clear()
-    names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
-    (tmp_path / "partition.json").write_text(json.dumps({"parts": {"training": [], "validation": [], "test": names}}))
-    message = error_of(lambda: run_in_process("evaluate", **settings, ckpt_dir=tmp_path))
-    assert re.fullmatch(line, message), message
-    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["cases"]
-    assert [row["case"] for row in rows[::3]] == names[1:]
 
 
 def test_defect_in_the_middle_of_inference_is_not_swallowed(

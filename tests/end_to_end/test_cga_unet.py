@@ -17,6 +17,7 @@ from monai.transforms import NormalizeIntensity
 
 from common.data.layouts import list_cases
 from common.data.reading import read_image
+from common.losses.category_guided import CategoryGuidedLoss
 from common.networks.cga_unet import CGAUNet
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,32 @@ def test_same_seed_gives_the_same_weights(
     assert again.returncode == 0, again.stderr
     states = [torch.load(folder / "last.pt", weights_only=True) for folder in (trained / "run", tmp_path)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_what_follows_the_epoch(
+    run_in_process: Callable[..., None], monkeypatch: pytest.MonkeyPatch, phantoms: dict[str, Path], tmp_path: Path
+):
+    """The inter-class loss joins at its epoch, and the learning rate falls as (1 − epoch/epochs)^0.9."""
+    steps: list[tuple[int, bool, float]] = []
+    forward, adam_step = CategoryGuidedLoss.forward, torch.optim.Adam.step
+
+    def note_loss(self: CategoryGuidedLoss, *args: object) -> torch.Tensor:
+        loss = forward(self, *args)
+        joined = loss.item() == pytest.approx(sum(self.weights[k] * v.item() for k, v in self.components.items()))
+        steps.append((self.epoch, joined, 0.0))
+        return loss
+
+    def note_rate(self: torch.optim.Adam, *args: object) -> object:
+        steps[-1] = (*steps[-1][:2], self.param_groups[0]["lr"])
+        return adam_step(self, *args)
+
+    monkeypatch.setattr(CategoryGuidedLoss, "forward", note_loss)
+    monkeypatch.setattr(torch.optim.Adam, "step", note_rate)
+    arguments = {"dataset_dir": phantoms["brats2018"], "output_dir": tmp_path, "ckpt_dir": tmp_path / "models"}
+    run_in_process("train", **arguments, epochs=3, val_interval=3, inter_start=1, inter_weight=1, learning_rate=0.01)
+    rates = [0.01 * (1 - epoch / 3) ** 0.9 for epoch in range(3)]
+    expected = [(epoch, epoch >= 1, pytest.approx(rates[epoch])) for epoch in range(3) for _ in range(2)]
+    assert steps == expected
 
 
 @pytest.mark.parametrize("overrides", [{"val_interval": 5}, {"fractions": [1.0, 0.0, 0.0]}], ids=str)

@@ -37,7 +37,7 @@ def test_loads_what_was_saved(tmp_path: Path, network: torch.nn.Module, wrap):
 
 
 def test_missing(tmp_path: Path, network: torch.nn.Module):
-    with pytest.raises(InputError, match=r"no weights at .*none\.pt: train first, or .* --ckpt_path FILE"):
+    with pytest.raises(InputError, match=r"no weights at .*none\.pt: train first, or give the path"):
         load_weights(network, tmp_path / "none.pt")
 
 
@@ -95,7 +95,7 @@ def evaluated(metric: float) -> SimpleNamespace:
 
 def test_best_is_kept(tmp_path: Path, network: torch.nn.Module):
     path = tmp_path / "models" / "model.pt"
-    saver = BestWeightsSaver(network, str(path))
+    saver = BestWeightsSaver(network, str(path), str(tmp_path))
     for metric, value in ((0.5, 1.0), (0.7, 2.0), (0.6, 3.0), (float("nan"), 4.0)):
         torch.nn.init.constant_(network[0].weight, value)
         saver.save(evaluated(metric))
@@ -105,21 +105,23 @@ def test_best_is_kept(tmp_path: Path, network: torch.nn.Module):
 
 def test_first_weights_of_a_run_are_kept_though_the_metric_is_no_number(tmp_path: Path, network: torch.nn.Module):
     (tmp_path / "model.pt").write_text("of an earlier run")
-    saver = BestWeightsSaver(network, str(tmp_path / "model.pt"))
+    saver = BestWeightsSaver(network, str(tmp_path / "model.pt"), str(tmp_path / "run"))
     saver.save(evaluated(float("nan")))
     load_weights(network, tmp_path / "model.pt")
     torch.nn.init.constant_(network[0].weight, 2.0)
     saver.save(evaluated(0.1))
     assert torch.load(tmp_path / "model.pt", weights_only=True)["0.weight"].unique() == 2.0
-    assert (tmp_path / "model.previous-1.pt").read_text() == "of an earlier run"
+    assert (tmp_path / "run" / "model.previous-1.pt").read_text() == "of an earlier run"
 
 
 def test_weights_of_every_earlier_run_are_kept(tmp_path: Path, network: torch.nn.Module):
     for run in (1.0, 2.0, 3.0):
-        saver = BestWeightsSaver(network, str(tmp_path / "model.pt"))
+        saver = BestWeightsSaver(network, str(tmp_path / "model.pt"), str(tmp_path / "run"))
         torch.nn.init.constant_(network[0].weight, run)
         saver.save(evaluated(0.5))
-    kept = {path.name: torch.load(path, weights_only=True)["0.weight"].unique().item() for path in tmp_path.iterdir()}
+    kept = {
+        path.name: torch.load(path, weights_only=True)["0.weight"].unique().item() for path in tmp_path.glob("**/*.pt")
+    }
     assert kept == {"model.previous-1.pt": 1, "model.previous-2.pt": 2, "model.pt": 3}
 
 
@@ -142,4 +144,6 @@ def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: t
 def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Module):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="can't be written"):
-        BestWeightsSaver(network, str(tmp_path / "taken" / "model.pt")).attach(Engine(lambda engine, batch: None))
+        BestWeightsSaver(network, str(tmp_path / "taken" / "model.pt"), str(tmp_path)).attach(
+            Engine(lambda engine, batch: None)
+        )

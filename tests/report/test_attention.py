@@ -16,6 +16,7 @@ from monai.transforms import SpatialCrop, SpatialPad
 from torch import nn
 
 from common.data.layouts import recognise
+from common.errors import find_input_error
 from common.networks.cga_unet import CGAUNet
 from common.report.attention import draw_attention, draw_features, enlarge, match_grid, study_case
 from common.report.bundle import read_bundle
@@ -108,6 +109,17 @@ def test_study_of_the_bundle_is_its_prediction(
     prediction = match_grid(np.asarray(file.dataobj), file.affine, study)
     assert len(np.unique(prediction)) > 1 and np.array_equal(prediction, study.probabilities.argmax(axis=0))
     assert study.attention is not None and study.attention.shape[1:] == (4, 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [("resample", "resample is 'false': give True or False"), ("epochs", "no id epochs to override")],
+)
+def test_overrides_are_checked(repository: Path, monkeypatch: pytest.MonkeyPatch, override: str, line: str) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(Exception) as raised:
+        read_bundle(repository / "bundles" / "cga_unet", **{override: "false"})
+    assert line in str(find_input_error(raised.value))
 
 
 @pytest.mark.parametrize("shape", [(32, 16, 16), (30, 9, 17), (41, 8, 5)])

@@ -36,6 +36,15 @@ def test_zero_stays_zero_and_one_value_gives_no_nan():
     assert not NormalizeBraind("image")({"image": image})["image"].any()
 
 
+def test_order_in_memory_changes_no_bit():
+    """Sums do depend on it: a scan and its turned copy would get other labels at some voxels."""
+    image = torch.from_numpy(np.random.default_rng(0).normal(100, 30, (4, 61, 57, 59)).astype(np.float32))
+    turned = image.permute(0, 3, 2, 1).contiguous().permute(0, 3, 2, 1)
+    first, second = (NormalizeBraind("image")({"image": voxels})["image"] for voxels in (image, turned))
+    assert turned.stride() != image.stride()
+    assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1)])
 def test_order_in_memory_stays(axes: tuple[int, ...]):
     image = torch.rand(2, 4, 5, 6).permute(axes)
