@@ -81,5 +81,5 @@ def scores_table(summary: dict[str, dict[str, dict[str, float]]], cases: int) ->
         for scores in summary.values():
             mean, std, median = (f"{scores[score][key] * scale:.{digits}f}" for key in ("mean", "std", "median"))
             cells.append(f"{mean}±{std} ({median})")
-        lines.append(f"{name:15}" + "".join(f"{cell:>21}" for cell in cells))
+        lines.append(f"{name:15}" + "".join(f" {cell:>20}" for cell in cells))
     return "\n".join(lines)
