@@ -76,11 +76,12 @@ def _match_flat(folder: Path, files: list[Path]) -> Layout | None:
         return None
     labels = by_stem(path for path in files if path.parent == folder / "labels")
     labels |= by_stem(path for path in files if path.parent == folder / "labels" / "final")
-    labels |= {name.removesuffix("_seg"): paths for name, paths in here.items() if name.endswith("_seg")}
+    beside = {name.removesuffix("_seg"): paths for name, paths in here.items() if name.endswith("_seg")}
+    labels |= beside
     cases: list[Case] = []
     problems = [
         CaseError(name, paths[0], "is a label without an image", f"add {name}.nii.gz, or take the label out")
-        for name, paths in ((name.removesuffix("_seg"), paths) for name, paths in here.items() if name not in images)
+        for name, paths in beside.items()
         if name not in images
     ]
     for name, paths in images.items():
