@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-commands = [["benchmarks.phantoms"], ["benchmarks.train_step"]]
+commands = [["benchmarks.phantoms"], ["benchmarks.train_step"], ["benchmarks.lesion_wise"]]
 if len(sys.argv) > 1:
     commands.append(["benchmarks.reading", sys.argv[1]])
 if len(sys.argv) > 2:

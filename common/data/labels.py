@@ -34,8 +34,10 @@ CONVENTIONS: dict[str, dict[int, int]] = {
     "canonical": {0: 0, 1: 1, 2: 2, 3: 3},
     "brats2018": {0: 0, 1: 1, 2: 2, 4: 3},
     "decathlon": {0: 0, 1: 2, 2: 1, 3: 3},
+    "brats": {0: 0, 1: 1, 2: 2, 3: 3, 4: 3},
 }
-"""Value in the source -> canonical value. "canonical" is also BraTS 2023 and later; "brats2018" is 2018 to 2021."""
+"""Value in the source -> canonical value. "canonical" is also BraTS 2023 and later; "brats2018" is 2018 to 2021;
+"brats" is any year's, for predictions of which that isn't known."""
 
 _OUTSIDE = 255
 _CHANNEL_NAMES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -81,21 +82,27 @@ def region_scores(
     return scores
 
 
-def summarise(rows: Sequence[Mapping[str, object]]) -> dict[str, dict[str, dict[str, float]]]:
+def summarise(
+    rows: Sequence[Mapping[str, object]], scores: Sequence[str] = SCORES
+) -> dict[str, dict[str, dict[str, float]]]:
     """Mean, standard deviation (n − 1; 0 for one case) and median of each score over cases, by region.
 
+    Cases in which a score isn't defined (NaN) are left out of it; where it is in none, all three are NaN.
+
     Args:
-        rows: one mapping a case and region, with `region` and the scores of `region_scores`.
+        rows: one mapping a case and region, with `region` and the scores.
+        scores: which of them.
     """
     summary: dict[str, dict[str, dict[str, float]]] = {}
     for region in dict.fromkeys(str(row["region"]) for row in rows):
         chosen = [row for row in rows if row["region"] == region]
         summary[region] = {}
-        for score in SCORES:
+        for score in scores:
             values = np.array([row[score] for row in chosen], dtype=np.float64)
+            values = values[~np.isnan(values)]
             summary[region][score] = {
-                "mean": float(values.mean()),
-                "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-                "median": float(np.median(values)),
+                "mean": float(values.mean()) if len(values) else math.nan,
+                "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0 if len(values) else math.nan,
+                "median": float(np.median(values)) if len(values) else math.nan,
             }
     return summary

@@ -9,10 +9,30 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import CropForeground, CropForegroundd
+from numpy.typing import NDArray
 
 from ..errors import CaseError
 
-__all__ = ["CropBraind"]
+__all__ = ["CropBraind", "bounding_box"]
+
+
+def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
+    """The smallest box that holds a mask (D, H, W), found in one pass along the memory; empty for an empty mask.
+
+    Args:
+        mask: in any order in memory.
+        margin: voxels more on all sides, as far as the mask's array goes.
+    """
+    order = np.argsort(mask.strides)[::-1]
+    straight = mask.transpose(order)
+    plane = np.logical_or.reduce(straight, axis=2)
+    side = np.logical_or.reduce(straight, axis=0)
+    box = [slice(0, 0)] * 3
+    for axis, line in zip(order, (plane.any(1), plane.any(0), side.any(0)), strict=True):
+        if line.any():
+            first, last = np.flatnonzero(line)[[0, -1]]
+            box[axis] = slice(max(0, int(first) - margin), min(mask.shape[axis], int(last) + 1 + margin))
+    return box[0], box[1], box[2]
 
 
 class _BrainBox(CropForeground):
@@ -21,15 +41,9 @@ class _BrainBox(CropForeground):
     def compute_bounding_box(self, img: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """First and past-the-last index along each axis of an image (C, D, H, W); both 0 where nothing is there."""
         array = img.numpy(force=True)
-        order = np.argsort(array.strides[1:])[::-1]
         # Interpolation leaves negative values inside the brain; only what was stripped away is exactly zero.
-        brain = np.logical_or.reduce([channel.transpose(order) != 0 for channel in array])
-        plane = brain.any(axis=2)
-        start, end = np.zeros(3, int), np.zeros(3, int)
-        for axis, line in zip(order, (plane.any(1), plane.any(0), brain.any(axis=0).any(axis=0)), strict=True):
-            if line.any():
-                start[axis], end[axis] = np.flatnonzero(line)[[0, -1]] + [0, 1]
-        return start, end
+        box = bounding_box(np.logical_or.reduce([channel != 0 for channel in array]))
+        return np.array([part.start for part in box]), np.array([part.stop for part in box])
 
 
 class CropBraind(CropForegroundd):

@@ -1,0 +1,140 @@
+"""Lesion-wise scores of many cases as files and tables: rows, every lesion, a summary."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_text
+from .lesion_wise import NUMBERS, RegionScores
+from .region_scores import summarise
+
+__all__ = ["case_rows", "lesion_wise_table", "records", "summarise_lesions", "write_records"]
+
+
+def case_rows(cases: Mapping[str, Mapping[str, RegionScores]]) -> list[dict[str, Any]]:
+    """One row a case and region: `case`, `region` and every number of `RegionScores`."""
+    return [
+        {"case": case, "region": region, **{name: getattr(scores, name) for name in NUMBERS}}
+        for case, regions in cases.items()
+        for region, scores in regions.items()
+    ]
+
+
+def summarise_lesions(cases: Mapping[str, Mapping[str, RegionScores]]) -> dict[str, dict[str, Any]]:
+    """For each region: mean, standard deviation and median of every number over the cases in which it is defined, and
+    how many lesions were found, missed and false in all cases together, by size too.
+
+    Returns:
+        region → number → {"mean", "std", "median"}; and "lesions" → {"tp", "fn", "fp", "by_size"}, the last a list of
+        {"above", "up_to" (mm³), "detected", "lesions"}.
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for region, numbers in summarise(case_rows(cases), NUMBERS).items():
+        scores = [regions[region] for regions in cases.values()]
+        sizes: dict[tuple[float, float], list[tuple[int, int]]] = {}
+        for one in scores:
+            for bounds, counts in one.sensitivity_by_size().items():
+                sizes.setdefault(bounds, []).append(counts)
+        by_size = [
+            {"above": low, "up_to": high, "detected": sum(d for d, _ in counts), "lesions": sum(n for _, n in counts)}
+            for (low, high), counts in sizes.items()
+        ]
+        totals = {name: sum(getattr(one, name) for one in scores) for name in ("tp", "fn", "fp")}
+        summary[region] = {**numbers, "lesions": {**totals, "by_size": by_size}}
+    return summary
+
+
+def records(cases: Mapping[str, Mapping[str, RegionScores]], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is known, as it goes into a JSON file: `facts`, then `cases` with every lesion, then `summary`."""
+    rows = case_rows(cases)
+    for row in rows:
+        scores = cases[row["case"]][row["region"]]
+        for name in ("lesions", "false_positives"):
+            row[name] = [dataclasses.asdict(lesion) for lesion in getattr(scores, name)]
+    return {**facts, "cases": rows, "summary": summarise_lesions(cases)}
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def write_records(
+    folder: Path, cases: Mapping[str, Mapping[str, RegionScores]], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write `lesions.csv` (a row a case and region) and `lesions.json` (see `records`), each whole or not at all.
+
+    Values that aren't defined are empty in the CSV and null in the JSON, as is the distance of what nothing matches.
+
+    Args:
+        folder: is made where it isn't there.
+        cases: case → region → scores.
+        facts: what was scored and how, for the JSON's beginning.
+
+    Returns:
+        the content of the JSON file.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["case", "region", *NUMBERS], lineterminator="\n")
+    writer.writeheader()
+    for row in case_rows(cases):
+        undefined = {key for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
+        writer.writerow({key: "" if key in undefined else value for key, value in row.items()})
+    content = _finite(records(cases, facts))
+    write_text(folder / "lesions.csv", text.getvalue())
+    write_text(folder / "lesions.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return content
+
+
+_ROWS = {
+    "dice": ("lesion-wise Dice", 3),
+    "hd95": ("lesion-wise HD95 (mm)", 1),
+    "lesion_f1": ("lesion F1", 3),
+    "lesion_sensitivity": ("lesion sensitivity", 3),
+    "lesion_precision": ("lesion precision", 3),
+    "fp": ("false lesions a scan", 2),
+    "panoptic_quality": ("panoptic quality", 3),
+    "surface_dice": ("surface Dice", 3),
+}
+
+
+def lesion_wise_table(summary: Mapping[str, Mapping[str, Any]], cases: int) -> str:
+    """The summary as a table of 85 columns: a row a score, a column a region; then lesions found by size."""
+    lines = [f"mean±standard deviation (median) of {cases} case{'s' * (cases != 1)}"]
+    lines.append(" " * 22 + "".join(f"{region:>21}" for region in summary))
+    for score, (name, digits) in _ROWS.items():
+        cells = [_cell(scores[score], digits) for scores in summary.values()]
+        lines.append(f"{name:22}" + "".join(f"{cell:>21}" for cell in cells))
+    counts = [scores["lesions"] for scores in summary.values()]
+    cells = [f"{count['tp']} / {count['fn']} / {count['fp']}" for count in counts]
+    lines.append(f"{'found / missed / false':22}" + "".join(f"{cell:>21}" for cell in cells))
+    for index, size in enumerate(counts[0]["by_size"] if counts else ()):
+        bins = [count["by_size"][index] for count in counts]
+        name = f"  {size['above']:g}–{size['up_to']:g} mm³" if _bounded(size) else f"  above {size['above']:g} mm³"
+        cells = [f"{size['detected']} of {size['lesions']}" for size in bins]
+        lines.append(f"{name:22}" + "".join(f"{cell:>21}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _bounded(size: Mapping[str, Any]) -> bool:
+    return size["up_to"] is not None and math.isfinite(size["up_to"])
+
+
+def _cell(statistics: Mapping[str, float | None], digits: int) -> str:
+    mean, std, median = (statistics[key] for key in ("mean", "std", "median"))
+    if mean is None or std is None or median is None or math.isnan(mean):
+        return "–"
+    return f"{mean:.{digits}f}±{std:.{digits}f} ({median:.{digits}f})"
