@@ -1,9 +1,10 @@
-"""The report as one HTML file that asks for nothing else."""
+"""Pages as one HTML file each that asks for nothing else, and the report's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from ..data.labels import REGIONS
 from .pictures import REGION_COLOURS, Chart, Picture
 from .tables import COLUMNS, Scores, format_score, table_rows
 
-__all__ = ["CaseSection", "Page", "render_page", "write_page"]
+__all__ = ["REGION_NAMES", "CaseSection", "Page", "render_page", "render_template", "write_page"]
 
 REGION_NAMES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 OPEN_CASES = 3
@@ -65,8 +66,8 @@ class Page:
     confidence: tuple[Chart, int] | None = None
 
 
-def render_page(page: Page) -> str:
-    """The page as HTML."""
+def render_template(name: str, **values: Any) -> str:
+    """A page as HTML, from a template of this folder and what it asks for."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -74,26 +75,34 @@ def render_page(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name).render(
+        region_names=REGION_NAMES,
+        region_colours=REGION_COLOURS,
+        svg=lambda chart: Markup(chart.svg),
+        **values,
+    )
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML."""
     scores = page.scores or MISSING_SCORES
     dice = COLUMNS[0]
     headline = {
         region: {name: format_score(value, dice).text for name, value in numbers.get("dice", {}).items()}
         for region, numbers in scores.summary.items()
     }
-    return environment.get_template("template.html").render(
+    return render_template(
+        "template.html",
         page=page,
         scores=scores,
         headline=headline,
         columns=COLUMNS,
-        region_names=REGION_NAMES,
-        region_colours=REGION_COLOURS,
         open_cases=OPEN_CASES,
         case_rows={case: table_rows(regions) for case, regions in sorted(scores.cases.items())},
         summary_rows={
             statistic: table_rows({r: scores.summary.get(r, {}) for r in REGIONS}, statistic)
             for statistic in ("mean", "std", "median")
         },
-        svg=lambda chart: Markup(chart.svg),
     )
 
 

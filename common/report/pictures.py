@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import NamedTuple
 
 import matplotlib
@@ -13,7 +14,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["CHART_COLOURS", "REGION_COLOURS", "Chart", "Picture", "dark_figure", "encode_chart", "encode_picture"]
+__all__ = [
+    "CHART_COLOURS",
+    "REGION_COLOURS",
+    "SERIES_COLOURS",
+    "Chart",
+    "Picture",
+    "dark_figure",
+    "encode_chart",
+    "encode_picture",
+]
 
 # Okabe and Ito's palette, told apart with every common colour blindness and on black.
 REGION_COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
@@ -21,6 +31,8 @@ REGION_COLOURS = {"WT": "#56B4E9", "TC": "#F0E442", "ET": "#D55E00"}
 # Stand-ins that `encode_chart` turns into the page's own colours, which differ between light and dark.
 CHART_COLOURS = {"WT": "#010201", "TC": "#010202", "ET": "#010203", "line": "#010204", "ink": "#010205"}
 _INK, _RULE = CHART_COLOURS["ink"], "#010206"
+# For what is compared side by side, such as methods; the numbers are those of the page's --series-1, ....
+SERIES_COLOURS = tuple(f"#01030{number}" for number in range(1, 7))
 _PAGE_COLOURS = {
     CHART_COLOURS["WT"]: "var(--wt)",
     CHART_COLOURS["TC"]: "var(--tc)",
@@ -28,6 +40,7 @@ _PAGE_COLOURS = {
     CHART_COLOURS["line"]: "var(--accent)",
     _INK: "var(--ink)",
     _RULE: "var(--rule)",
+    **{stand_in: f"var(--series-{number})" for number, stand_in in enumerate(SERIES_COLOURS, start=1)},
 }
 
 
@@ -114,6 +127,8 @@ def encode_chart(figure: Figure, alt: str, caption: str) -> Chart:
         )
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
+    # Matplotlib gives every group a name such as axes_1, the same in each chart of the page.
+    svg = re.sub(r' id="([^"]+)"', lambda name: name[0] if f"#{name[1]}" in svg else "", svg)
     for stand_in, colour in _PAGE_COLOURS.items():
         svg = svg.replace(stand_in, colour)
     return Chart(svg, alt, caption)

@@ -25,6 +25,7 @@ __all__ = [
     "find_lesion",
     "mark_sides",
     "orient",
+    "orient_point",
     "show_slice",
 ]
 
@@ -88,6 +89,12 @@ def orient(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[flo
     return np.ascontiguousarray(turned), (float(sizes[0]), float(sizes[1]), float(sizes[2]))
 
 
+def orient_point(point: tuple[float, ...], shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Where a voxel (i, j, k) of an array (X, Y, Z) is once `orient` has turned it."""
+    change = nib.orientations.ornt_transform(nib.orientations.io_orientation(affine), _ORIENTATION)
+    return nib.affines.apply_affine(np.linalg.inv(nib.orientations.inv_ornt_aff(change, shape)), point)
+
+
 def find_lesion(label: np.ndarray) -> np.ndarray:
     """The largest connected part (26 neighbours) of everything that is not background, as a mask (X, Y, Z)."""
     return np.asarray(cc3d.largest_k(label > 0, k=1, connectivity=26)) > 0
@@ -120,16 +127,18 @@ def show_slice(
     axes.imshow(values, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="bilinear", alpha=alpha)
 
 
-def draw_contour(axes: Axes, mask: np.ndarray, spacing: tuple[float, float], colour: str, dashed: bool) -> None:
-    """Outlines a slice's mask (rows, columns); the line runs halfway between voxels in and out."""
+def draw_contour(
+    axes: Axes, mask: np.ndarray, spacing: tuple[float, float], colour: str, dashed: bool, width: float = 1.8
+) -> None:
+    """Outlines a slice's mask (rows, columns) with a line of some points; it runs halfway between voxels in and out."""
     if not mask.any() or mask.all():
         return
     x, y = np.arange(mask.shape[1]) * spacing[0], np.arange(mask.shape[0]) * spacing[1]
-    lines = axes.contour(x, y, mask, levels=[0.5], colors=[colour], linewidths=1.8)
+    lines = axes.contour(x, y, mask, levels=[0.5], colors=[colour], linewidths=width)
     if dashed:
         lines.set_linestyle((0, (2.2, 1.6)))
         # A dark edge keeps the dashes apart from a solid line of the same colour below them.
-        lines.set_path_effects([withStroke(linewidth=4.2, foreground="black")])
+        lines.set_path_effects([withStroke(linewidth=width + 2.4, foreground="black")])
 
 
 def mark_sides(axes: Axes, across: int, down: int, size: float = 13) -> None:

@@ -1,16 +1,19 @@
-"""A small scan with one lesion, whose place in the patient is known, and a report of it."""
+"""A small scan with lesions whose place in the patient is known, a report of it, and a page of lesion-wise scores."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from common.data.pairs import Pair
 from common.report.build import build_report
+from common.report.lesions import write_lesion_page
+from common.scoring import compare, score_pairs
 
 NAME = "BraTS-GLI-00001-000"
 RAS = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -76,3 +79,57 @@ def folders(scan: Scan, tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def page(folders: tuple[Path, Path], tmp_path: Path) -> Path:
     return build_report(*folders, tmp_path / "out" / "report.html")
+
+
+class Methods(NamedTuple):
+    """Two methods' files and scores."""
+
+    pairs: dict[str, list[Pair]]
+    scored: dict[str, Any]
+
+    def write(self, path: Path, **given: Any) -> Path:
+        comparisons = compare(self.scored) if len(self.scored) > 1 else []
+        return write_lesion_page(path, "brats2023-met", self.scored, self.pairs, comparisons, **given)
+
+
+HOSTILE = "<script>alert(2)</script>"
+
+
+@pytest.fixture
+def methods(scan: Scan, tmp_path: Path) -> Methods:
+    """Two cases of the same two lesions. One method is right but for a false lesion in the second case; the other takes
+    the core of the first case for edema, misses its small lesion, and has no prediction of the second.
+    """
+    references: list[dict[str, Any]] = []
+    for name in ("first", "second"):
+        image = [str(tmp_path / "lesions" / name / f"{channel}.nii.gz") for channel in "abcd"]
+        for path, channel in zip(image, scan.image, strict=True):
+            scan.save(Path(path), channel.astype(np.int16))
+        label = tmp_path / "lesions" / name / "label.nii.gz"
+        scan.save(label, scan.label)
+        references.append({"case": name, "image": image, "label": str(label)})
+    false = scan.label.copy()
+    false[10:13, 30:33, 8:10] = 3
+    edema = np.where(scan.label > 0, 2, 0).astype(np.uint8)
+    edema[8:10, 8:10, 4:6] = 0
+    maps = {"exact": (scan.label, false), HOSTILE: (edema, None)}
+    pairs: dict[str, list[Pair]] = {}
+    for number, (method, predictions) in enumerate(maps.items()):
+        for reference, prediction in zip(references, predictions, strict=True):
+            path = tmp_path / "lesions" / f"method-{number}" / f"{reference['case']}.nii.gz"
+            if prediction is not None:
+                scan.save(path, prediction)
+            pairs.setdefault(method, []).append(Pair(reference, None if prediction is None else path))
+    return Methods(pairs, {method: score_pairs(of, "brats2023-met")[0] for method, of in pairs.items()})
+
+
+@pytest.fixture
+def lesion_page(methods: Methods, tmp_path: Path) -> Path:
+    return methods.write(tmp_path / "out" / "lesions.html")
+
+
+@pytest.fixture
+def shown(request: pytest.FixtureRequest) -> Path:
+    """The page of that name: `page` or `lesion_page`."""
+    path: Path = request.getfixturevalue(getattr(request, "param", "page"))
+    return path

@@ -41,8 +41,9 @@ class Reader(HTMLParser):
         assert self.opened.pop() == tag
 
 
-def test_page_is_self_contained_and_accessible(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+@pytest.mark.parametrize(("shown", "count"), [("page", 12), ("lesion_page", 5)], indirect=["shown"])
+def test_page_is_self_contained_and_accessible(shown: Path, count: int) -> None:
+    text = shown.read_text(encoding="utf-8")
     elements = Reader(text).elements
     for tag, attributes in elements:
         for key in ("src", "href", "xlink:href", "srcset", "action", "data"):
@@ -50,7 +51,7 @@ def test_page_is_self_contained_and_accessible(page: Path) -> None:
     assert not re.search(r"@import|url\((?!#)", text)
     assert not any(tag == "script" for tag, _ in elements)
     pictures = [attributes for tag, attributes in elements if tag == "img"]
-    assert len(pictures) == 12 and all(attributes["alt"] for attributes in pictures)
+    assert len(pictures) == count and all(attributes["alt"] for attributes in pictures)
     assert all(a.get("aria-label") for _, a in elements if a.get("role") in ("img", "region"))
     identifiers = [attributes["id"] for _, attributes in elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
