@@ -12,14 +12,14 @@ from .demo import demo
 from .errors import exit_in_one_line
 from .report.build import report
 from .running import run
+from .scoring import score
 
 
 def main() -> None:
     """Run the verb that the command line names."""
     sys.excepthook = exit_in_one_line
-    fire.Fire(
-        {"run": run, "phantoms": make_phantoms, "data": data, "report": report, "demo": demo}, name="lesion-bundles"
-    )
+    verbs = {"run": run, "phantoms": make_phantoms, "data": data, "score": score, "report": report, "demo": demo}
+    fire.Fire(verbs, name="lesion-bundles")
 
 
 if __name__ == "__main__":

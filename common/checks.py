@@ -13,7 +13,7 @@ import torch
 from .data.partition import PARTS
 from .errors import InputError, exit_in_one_line
 
-__all__ = ["check_processes", "check_settings", "check_shares"]
+__all__ = ["check_arguments", "check_processes", "check_settings", "check_shares"]
 
 _Rule = tuple[Callable[[Any], bool], str]
 
@@ -42,14 +42,17 @@ def _rules() -> dict[str, _Rule]:
     not_negative: _Rule = lambda value: _is_number(value) and value >= 0, "a number, zero or above"
     share: _Rule = lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
     groups: dict[str, tuple[_Rule, str]] = {
-        "names": (name, "inter_form prediction_convention"),
-        "switches": (switch, "amp hard_attention overwrite resample save_probabilities source_labels"),
+        "names": (name, "inter_form lesion_preset prediction_convention"),
+        "switches": (
+            switch,
+            "allow_missing amp hard_attention ignore_affine overwrite resample save_probabilities source_labels",
+        ),
         "paths": (path, "ckpt_dir ckpt_path dataset_dir output_dir partition_file predictions_dir"),
         "counts": (count, "batch_size epochs patches_per_case val_interval"),
-        "whole numbers": (whole, "attention_rate inter_start minimum_enhancing num_workers seed"),
+        "whole numbers": (whole, "attention_rate dilation inter_start minimum_enhancing num_workers seed"),
         "weights": (number, "attention_weight cross_entropy_weight dice_weight inter_weight"),
-        "rates": (above_zero, "learning_rate"),
-        "decays": (not_negative, "poly_power weight_decay"),
+        "rates": (above_zero, "learning_rate penalty"),
+        "decays": (not_negative, "poly_power threshold tolerance weight_decay"),
         "shares": (share, "cache_rate"),
     }
     rules = {setting: rule for rule, settings in groups.values() for setting in settings.split()}
@@ -81,6 +84,22 @@ def _device_problem(device: Any) -> str | None:
     return None
 
 
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    rules = _rules()
+    return [f"{name} is {v!r}: give {rules[name][1]}" for name, v in settings.items() if not rules[name][0](v)]
+
+
+def check_arguments(**arguments: Any) -> None:
+    """Check the arguments of a verb by the rules for settings; those that are None weren't given.
+
+    Raises:
+        InputError: all that is wrong, in one line.
+        KeyError: an argument that there is no rule for.
+    """
+    if problems := _problems({name: value for name, value in arguments.items() if value is not None}):
+        raise InputError("; ".join(problems))
+
+
 def check_settings(device: str | torch.device, metadata: Mapping[str, Any], **settings: Any) -> None:
     """Check what a workflow sets, and have errors that a user can mend printed as one line from here on.
 
@@ -98,11 +117,7 @@ def check_settings(device: str | torch.device, metadata: Mapping[str, Any], **se
     """
     sys.excepthook = exit_in_one_line
     problems = [problem] if (problem := _device_problem(device)) else []
-    rules = _rules()
-    for name, value in settings.items():
-        holds, wanted = rules[name]
-        if not holds(value):
-            problems.append(f"{name} is {value!r}: give {wanted}")
+    problems += _problems(settings)
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
     if not outputs.get("pred", {}).get("channel_def"):
         problems.append(
