@@ -88,7 +88,7 @@ def _length(steps: NDArray[np.intp], spacing: Spacing) -> Distances:
 def nearest(points: NDArray[np.intp], targets: NDArray[np.intp], spacing: Spacing) -> tuple[Distances, Indices]:
     """Distance in mm from each of the points (N, 3) to its nearest of the targets (M, 3), and which one that is."""
     scale = np.asarray(spacing)
-    tree = cKDTree(targets * scale, balanced_tree=False)
+    tree = cKDTree(targets * scale, leafsize=32, compact_nodes=False, balanced_tree=False)
     whole = (scale == np.rint(scale)).all()
     near, indices = tree.query(points * scale, k=[1] if whole else [1, 2])
     index = indices[:, 0]
