@@ -28,7 +28,7 @@ def test_from_canonical_is_the_inverse_for_every_stored_type(label, convention, 
     assert back.dtype == np.uint8 and np.array_equal(back, label)
 
 
-@given(st.sampled_from(ALL), st.data())
+@given(st.sampled_from([convention for convention in ALL if convention != "brats"]), st.data())
 def test_to_canonical_is_the_inverse(convention, data):
     label = data.draw(arrays(np.int32, 7, elements=st.sampled_from(sorted(source_values(convention)))))
     assert np.array_equal(from_canonical(to_canonical(label, convention), convention), label)
@@ -38,6 +38,10 @@ def test_values_of_each_source():
     assert to_canonical(np.array([0, 1, 2, 4]), "brats2018").tolist() == [0, 1, 2, 3]
     assert to_canonical(np.array([0, 1, 2, 3]), "decathlon").tolist() == [0, 2, 1, 3]
     assert to_canonical(np.array([0, 1, 2, 3]), "canonical").tolist() == [0, 1, 2, 3]
+
+
+def test_label_values_of_any_years_brats():
+    assert to_canonical(np.array([0, 1, 2, 3, 4]), "brats").tolist() == [0, 1, 2, 3, 3]
 
 
 def test_smallest_of_several_source_values_is_written_back():
@@ -66,7 +70,7 @@ def test_memory_order_is_kept():
             [1],
             "1=lesion",
             "label convention '1=lesion': '1=lesion' is not understood; use one of canonical, brats2018, decathlon, "
-            "or spell it out like '1=ED,2=NCR,3=ET' with the names background, NCR, ED, ET",
+            "brats, or spell it out like '1=ED,2=NCR,3=ET' with the names background, NCR, ED, ET",
         ),
     ],
 )

@@ -248,7 +248,12 @@ def test_evaluation_of_the_network_and_of_its_files_agree(
     assert len(by_files["cases"]) == 4 * 3
     for row in by_network["cases"]:
         assert row in by_files["cases"]
-    assert {path.name for path in (tmp_path / "files").iterdir()} == {"scores.csv", "scores.json"}
+    lesion_wise = [json.loads((tmp_path / name / "lesions.json").read_text()) for name in ("network", "files")]
+    for row in lesion_wise[0]["cases"]:
+        assert row in lesion_wise[1]["cases"]
+    assert "lesion by lesion (brats2023-gli), mean" in done.stdout
+    written = {"scores.csv", "scores.json", "lesions.csv", "lesions.json"}
+    assert {path.name for path in (tmp_path / "files").iterdir()} == written
 
 
 def test_two_processes_train_together(bundle_run: Command, phantoms: dict[str, Path], tmp_path: Path):
