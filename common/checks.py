@@ -42,23 +42,24 @@ def _rules() -> dict[str, _Rule]:
     not_negative: _Rule = lambda value: _is_number(value) and value >= 0, "a number, zero or above"
     share: _Rule = lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
     groups: dict[str, tuple[_Rule, str]] = {
-        "names": (name, "inter_form lesion_preset prediction_convention"),
+        "names": (name, "inter_form lesion_preset prediction_convention reference_convention"),
         "switches": (
             switch,
             "allow_missing amp hard_attention ignore_affine overwrite resample save_probabilities source_labels",
         ),
         "paths": (path, "ckpt_dir ckpt_path dataset_dir output_dir partition_file predictions_dir"),
         "counts": (count, "batch_size epochs patches_per_case val_interval"),
-        "whole numbers": (whole, "attention_rate dilation inter_start minimum_enhancing num_workers seed"),
+        "whole numbers": (whole, "attention_rate inter_start minimum_enhancing num_workers seed"),
         "weights": (number, "attention_weight cross_entropy_weight dice_weight inter_weight"),
-        "rates": (above_zero, "learning_rate penalty"),
-        "decays": (not_negative, "poly_power threshold tolerance weight_decay"),
+        "rates": (above_zero, "learning_rate"),
+        "decays": (not_negative, "poly_power weight_decay"),
         "shares": (share, "cache_rate"),
     }
     rules = {setting: rule for rule, settings in groups.values() for setting in settings.split()}
     return rules | {
         "evaluate_on": (lambda value: value in PARTS, f"one of {', '.join(PARTS)}"),
         "fractions": (lambda value: _are_three(value, share[0]), 'three numbers from 0 to 1, such as "[0.7,0.1,0.2]"'),
+        "out": (lambda value: isinstance(value, str) and value != "", "a folder, such as ./scores"),
         "overlap": (lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
         "patch_size": (
             lambda value: _are_three(value, count[0]),

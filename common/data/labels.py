@@ -36,8 +36,9 @@ CONVENTIONS: dict[str, dict[int, int]] = {
     "decathlon": {0: 0, 1: 2, 2: 1, 3: 3},
     "brats": {0: 0, 1: 1, 2: 2, 3: 3, 4: 3},
 }
-"""Value in the source -> canonical value. "canonical" is also BraTS 2023 and later; "brats2018" is 2018 to 2021;
-"brats" is any year's, for predictions of which that isn't known."""
+"""Value in the source -> canonical value. "canonical" is also BraTS 2023; "brats2018" is 2018 to 2021; "brats" is
+either, for predictions of which that isn't known: a file that holds both 3 and 4 is neither (BraTS 2013 and the
+post-treatment gliomas of 2024 have four classes) and is refused."""
 
 _OUTSIDE = 255
 _CHANNEL_NAMES = {
@@ -192,6 +193,10 @@ def to_canonical(label: np.ndarray, convention: str) -> np.ndarray:
     Raises:
         InputError: a value is outside the convention or not a whole number; the message names the value.
     """
+    if convention == "brats" and (np.equal(label, 3)).any() and (np.equal(label, 4)).any():
+        raise InputError(
+            "holds 3 and 4, of which only one is ET: say which convention it has, such as '1=NCR,2=ED,3=NCR,4=ET'"
+        )
     return _replace_values(label, source_values(convention), f"the convention {convention!r}")
 
 

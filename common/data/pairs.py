@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from ..errors import CaseError, InputError
 from .case_files import Case, by_stem, find_files
 from .layouts import recognise
-from .reading import AFFINE_TOLERANCE, read_label
+from .reading import AFFINE_TOLERANCE, read_label_map
 
 __all__ = ["LabelMaps", "Pair", "find_label_maps", "find_references", "pair_label_maps"]
 
@@ -65,11 +64,11 @@ class Pair:
         entry: Case = {
             key: self.reference[key] for key in ("case", "label", "label_convention") if key in self.reference
         }
-        reference, affine = read_label(entry)
+        reference, affine, spacing = read_label_map(entry)
         if self.prediction is None:
-            return LabelMaps(np.zeros_like(reference), reference, affine, _zooms(self.reference["label"]))
+            return LabelMaps(np.zeros_like(reference), reference, affine, spacing)
         entry |= {"label": str(self.prediction), "label_convention": self.convention}
-        prediction, own_affine = read_label(entry)
+        prediction, own_affine, spacing = read_label_map(entry)
         if prediction.shape != reference.shape:
             shapes = ("×".join(map(str, array.shape)) for array in (prediction, reference))
             reason = "shape {} is not that of {} ({})".format(next(shapes), self.reference["label"], next(shapes))
@@ -78,13 +77,7 @@ class Pair:
         if largest > AFFINE_TOLERANCE and not ignore_affine:
             reason = f"affine differs from that of {self.reference['label']} by up to {largest:.3g}"
             raise CaseError(self.case, self.prediction, reason, "resample it to that file, or say --ignore-affine")
-        return LabelMaps(prediction, reference, affine, _zooms(self.prediction))
-
-
-def _zooms(path: Path | str) -> tuple[float, float, float]:
-    header = nibabel.Nifti1Image.from_filename(path).header
-    x, y, z = (float(zoom) for zoom in header.get_zooms()[:3])
-    return x, y, z
+        return LabelMaps(prediction, reference, affine, spacing)
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:

@@ -20,7 +20,7 @@ from ..errors import CaseError, InputError
 from .case_files import find_modalities, stem
 from .labels import CHANNELS, to_canonical
 
-__all__ = ["read_image", "read_label"]
+__all__ = ["read_image", "read_label", "read_label_map"]
 
 AFFINE_TOLERANCE = 1e-3
 """Largest difference (mm) between entries of two affines that count as the same; tools round differently."""
@@ -35,6 +35,12 @@ class _Geometry(NamedTuple):
     path: Path
     shape: tuple[int, ...]
     affine: np.ndarray
+
+
+class _Content(NamedTuple):
+    voxels: np.ndarray
+    affine: np.ndarray
+    spacing: tuple[float, float, float]
 
 
 class _File:
@@ -99,8 +105,8 @@ class _File:
             self.fail("its affine can't be inverted", "write it again with a true orientation and spacing")
         return header
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Voxels as they are stored (scaled, if the header says so, to float32) and the affine."""
+    def read(self) -> _Content:
+        """Voxels as they are stored (scaled, if the header says so, to float32), the affine, the header's spacing."""
         content = self.read_bytes()
         header = self.read_header(content)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
@@ -113,7 +119,8 @@ class _File:
         slope, inter = header.get_slope_inter()
         if slope is not None and (slope, inter) != (1, 0):
             voxels = voxels.astype(np.float32) * np.float32(slope) + np.float32(inter)
-        return voxels, header.get_best_affine().astype(float)
+        x, y, z = (float(zoom) for zoom in header["pixdim"][1:4])
+        return _Content(voxels, header.get_best_affine().astype(float), (x, y, z))
 
     def read_geometry(self) -> _Geometry:
         header = self.read_header(self.read_bytes(only_header=True))
@@ -190,7 +197,7 @@ def _read_modalities(files: list[_File]) -> tuple[np.ndarray, np.ndarray]:
     scan = _empty_scan(first.shape)
 
     def read_one(file: _File, out: np.ndarray) -> np.ndarray:
-        voxels, affine = file.read()
+        voxels, affine, _ = file.read()
         if voxels.ndim < 3 or any(size != 1 for size in voxels.shape[3:]):
             file.fail(f"is {voxels.ndim}D ({_times(voxels.shape)}) where 3D is expected", "give one file a modality")
         file.expect_geometry(voxels.shape[:3], affine, first)
@@ -203,7 +210,7 @@ def _read_modalities(files: list[_File]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_4d(file: _File, channels: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    voxels, affine = file.read()
+    voxels, affine, _ = file.read()
     if voxels.ndim != 4 or voxels.shape[3] != len(CHANNELS):
         file.fail(
             f"is {voxels.ndim}D ({_times(voxels.shape)}) where 4D with {len(CHANNELS)} channels is expected",
@@ -240,17 +247,26 @@ def read_label(case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         CaseError: there is no label; the file is missing, damaged or not 3D; it doesn't fit the image; or a value is
             outside the convention or not a whole number.
     """
+    label, affine, _ = read_label_map(case)
+    return label, affine
+
+
+def read_label_map(case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Like `read_label`, and with it the voxel size (mm) that the file's header states.
+
+    That of a NIfTI-1 file is of float32, and the affine's columns may differ from it in the last digits.
+    """
     if not case.get("label"):
         raise CaseError(str(case.get("case", "?")), None, "has no label", "add one or take the case out")
     name = case.get("case") or stem(case["label"])
     file = _File(name, case["label"])
-    voxels, affine = file.read()
+    voxels, affine, spacing = file.read()
     if voxels.ndim < 3 or any(size != 1 for size in voxels.shape[3:]):
         file.fail(f"is {voxels.ndim}D ({_times(voxels.shape)}) where 3D is expected", "give one label map")
     voxels = voxels.reshape(voxels.shape[:3], order="F")
     if case.get("image") is not None:
         file.expect_geometry(voxels.shape, affine, _image_geometry(name, case["image"]))
     try:
-        return to_canonical(voxels, case.get("label_convention", "canonical")), affine
+        return to_canonical(voxels, case.get("label_convention", "canonical")), affine, spacing
     except InputError as error:
         raise CaseError(name, file.path, str(error), "mend the label or name its convention") from None

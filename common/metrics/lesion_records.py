@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,10 @@ def _finite(value: Any) -> Any:
 
 
 def write_records(
-    folder: Path, cases: Mapping[str, Mapping[str, RegionScores]], facts: Mapping[str, Any]
+    folder: Path,
+    cases: Mapping[str, Mapping[str, RegionScores]],
+    facts: Mapping[str, Any],
+    missing: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write `lesions.csv` (a row a case and region) and `lesions.json` (see `records`), each whole or not at all.
 
@@ -83,17 +86,19 @@ def write_records(
         folder: is made where it isn't there.
         cases: case → region → scores.
         facts: what was scored and how, for the JSON's beginning.
+        missing: cases without prediction, scored as predicted empty; `missing` is 1 in their rows of the CSV, else 0.
 
     Returns:
         the content of the JSON file.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["case", "region", *NUMBERS], lineterminator="\n")
+    writer = csv.DictWriter(text, ["case", "region", *NUMBERS, "missing"], lineterminator="\n")
     writer.writeheader()
     for row in case_rows(cases):
         undefined = {key for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
-        writer.writerow({key: "" if key in undefined else value for key, value in row.items()})
-    content = _finite(records(cases, facts))
+        cells = {key: "" if key in undefined else value for key, value in row.items()}
+        writer.writerow(cells | {"missing": int(row["case"] in missing)})
+    content = _finite(records(cases, {**facts, "missing": sorted(missing)}))
     write_text(folder / "lesions.csv", text.getvalue())
     write_text(folder / "lesions.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content
@@ -112,20 +117,25 @@ _ROWS = {
 
 
 def lesion_wise_table(summary: Mapping[str, Mapping[str, Any]], cases: int) -> str:
-    """The summary as a table of 85 columns: a row a score, a column a region; then lesions found by size."""
+    """The summary as a table of 100 columns: a row a score, a column a region; then lesions found by size.
+
+    A mean over fewer cases than all says over how many.
+    """
     lines = [f"mean±standard deviation (median) of {cases} case{'s' * (cases != 1)}"]
-    lines.append(" " * 22 + "".join(f"{region:>21}" for region in summary))
+    lines.append(" " * 22 + "".join(f"{region:>26}" for region in summary))
     for score, (name, digits) in _ROWS.items():
-        cells = [_cell(scores[score], digits) for scores in summary.values()]
-        lines.append(f"{name:22}" + "".join(f"{cell:>21}" for cell in cells))
+        cells = [_cell(scores[score], digits, cases) for scores in summary.values()]
+        lines.append(f"{name:22}" + "".join(f"{cell:>26}" for cell in cells))
     counts = [scores["lesions"] for scores in summary.values()]
     cells = [f"{count['tp']} / {count['fn']} / {count['fp']}" for count in counts]
-    lines.append(f"{'found / missed / false':22}" + "".join(f"{cell:>21}" for cell in cells))
+    lines.append(f"{'found / missed / false':22}" + "".join(f"{cell:>26}" for cell in cells))
     for index, size in enumerate(counts[0]["by_size"] if counts else ()):
         bins = [count["by_size"][index] for count in counts]
+        if not any(one["lesions"] for one in bins):
+            continue
         name = f"  {size['above']:g}–{size['up_to']:g} mm³" if _bounded(size) else f"  above {size['above']:g} mm³"
         cells = [f"{size['detected']} of {size['lesions']}" for size in bins]
-        lines.append(f"{name:22}" + "".join(f"{cell:>21}" for cell in cells))
+        lines.append(f"{name:22}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -133,8 +143,9 @@ def _bounded(size: Mapping[str, Any]) -> bool:
     return size["up_to"] is not None and math.isfinite(size["up_to"])
 
 
-def _cell(statistics: Mapping[str, float | None], digits: int) -> str:
+def _cell(statistics: Mapping[str, float | None], digits: int, cases: int) -> str:
     mean, std, median = (statistics[key] for key in ("mean", "std", "median"))
     if mean is None or std is None or median is None or math.isnan(mean):
         return "–"
-    return f"{mean:.{digits}f}±{std:.{digits}f} ({median:.{digits}f})"
+    fewer = f" of {statistics['cases']}" if statistics["cases"] != cases else ""
+    return f"{mean:.{digits}f}±{std:.{digits}f} ({median:.{digits}f}){fewer}"

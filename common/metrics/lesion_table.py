@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..transforms.crop import bounding_box
 from .surfaces import Distances, Indices, Spacing, Surface, nearest, surface_of, weighted_percentile
 
-__all__ = ["Component", "LesionRow", "LesionTable", "lesion_table"]
+__all__ = ["Component", "LesionRow", "LesionTable", "connected", "dilate", "lesion_table"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +104,8 @@ def lesion_table(
     lower = tuple(part.start + at for part, at in zip(box, origin, strict=True))
     # In C order lesions are numbered as in the script; the last bit of a sum over them depends on that.
     prediction, reference = (np.ascontiguousarray(mask[box]) for mask in (prediction, reference))
-    found = cc3d.connected_components(prediction, connectivity=26)
-    dilated = cc3d.connected_components(_dilate(reference, dilation), connectivity=26)
+    found = connected(prediction)
+    dilated = connected(dilate(reference, dilation))
 
     voxels = np.flatnonzero(reference)
     lesions = _components(voxels, dilated.ravel()[voxels].astype(np.intp), reference.shape, lower)
@@ -150,7 +150,15 @@ def lesion_table(
     )
 
 
-def _dilate(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+def connected(mask: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
+    """The 26-connected components, numbered from 1."""
+    if mask.shape.count(1) < 2:
+        return cc3d.connected_components(mask, connectivity=26)
+    # cc3d fails on lines of voxels.
+    return cc3d.connected_components(np.pad(mask, 1), connectivity=26)[1:-1, 1:-1, 1:-1]
+
+
+def dilate(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
     """By steps of the neighbours that share a face or an edge: those of the squares around a voxel in three planes."""
     for _ in range(steps):
         along_1, along_2 = _spread(mask, 1), _spread(mask, 2)

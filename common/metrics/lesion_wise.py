@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -44,12 +45,15 @@ class Policy:
     tolerance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dilation, int | np.integer) or self.dilation < 0:
-            raise InputError(f"dilation {self.dilation!r}: give a whole number of steps, zero or above")
-        for name in ("threshold", "penalty", "tolerance"):
+        for name, kind, meaning in (
+            ("dilation", numbers.Integral, "a whole number of steps"),
+            ("threshold", numbers.Real, "a volume in mm³"),
+            ("penalty", numbers.Real, "a distance in mm"),
+            ("tolerance", numbers.Real, "a distance in mm"),
+        ):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InputError(f"{name} {value!r}: give a number, zero or above")
+            if not isinstance(value, kind) or isinstance(value, bool) or not 0 <= float(value) < math.inf:
+                raise InputError(f"{name} is {value!r}: give {meaning}, zero or above")
 
 
 PRESETS = {
@@ -64,15 +68,20 @@ PRESETS = {
 counted as in -met. The paper leaves open what the Dice is where both are empty: it is 1, as in the challenges."""
 
 
-def policy_of(preset: str, **given: Any) -> Policy:
-    """The policy of a preset, with what is given and not None in place of its values.
+def policy_of(preset: str | Policy, **given: Any) -> Policy:
+    """The policy of a preset (or one itself), with what is given and not None in place of its values.
 
     Raises:
-        InputError: the preset is unknown, or a value means nothing (see `Policy`).
+        InputError: the preset or the name of a value is unknown, or a value means nothing (see `Policy`).
     """
-    if preset not in PRESETS:
-        raise InputError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
-    return dataclasses.replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+    if not isinstance(preset, Policy):
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise InputError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+        preset = PRESETS[preset]
+    names = [field.name for field in dataclasses.fields(Policy)]
+    if unknown := given.keys() - set(names):
+        raise InputError(f"{min(unknown)} is no setting of a policy; use some of {', '.join(names)}")
+    return dataclasses.replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +162,11 @@ class RegionScores:
 
     @property
     def lesion_f1(self) -> float:
-        """Harmonic mean of the two, also panoptic quality's recognition quality; NaN where there is nothing at all."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        """Harmonic mean of the two, also panoptic quality's recognition quality; 1 where there is nothing at all.
+
+        A NaN there would leave a case out of a mean just where a false lesion would make it 0.
+        """
+        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn) if self.tp + self.fp + self.fn else 1.0
 
     @property
     def segmentation_quality(self) -> float:
@@ -164,8 +176,8 @@ class RegionScores:
 
     @property
     def panoptic_quality(self) -> float:
-        """SQ times RQ; 0 where no lesion is detected, NaN where there is nothing at all."""
-        return 0.0 if not self.tp and self.fp + self.fn else self.segmentation_quality * self.lesion_f1
+        """SQ times RQ; 0 where no lesion is detected, 1 where there is nothing at all."""
+        return self.segmentation_quality * self.lesion_f1 if self.tp else self.lesion_f1
 
     @property
     def volume_error(self) -> float:
@@ -173,8 +185,13 @@ class RegionScores:
         return self.prediction_volume - self.reference_volume
 
     @property
+    def absolute_volume_error(self) -> float:
+        """Its size without its sign, so that over- and underestimates don't cancel in a mean."""
+        return abs(self.volume_error)
+
+    @property
     def relative_volume_error(self) -> float:
-        """As a share of the true volume; NaN where that is 0."""
+        """The (signed) volume error as a share of the true volume; NaN where that is 0."""
         return _ratio(self.volume_error, self.reference_volume)
 
     def sensitivity_by_size(self, bounds: Sequence[float] = _SIZE_BINS) -> dict[tuple[float, float], tuple[int, int]]:
@@ -190,14 +207,14 @@ NUMBERS = tuple(
     [field.name for field in dataclasses.fields(RegionScores) if field.type in ("float", "int")]
     + [name for name, value in vars(RegionScores).items() if isinstance(value, property)]
 )
-"""What of `RegionScores` is a number."""
+"""What of `RegionScores` is a number; annotations are text here, as the module postpones them."""
 
 
 def lesion_wise_scores(
     prediction: NDArray[np.integer],
     reference: NDArray[np.integer],
     spacing: Sequence[float],
-    preset: str = "brats2023-met",
+    preset: str | Policy = "brats2023-met",
     *,
     dilation: int | None = None,
     threshold: float | None = None,
@@ -214,20 +231,21 @@ def lesion_wise_scores(
         prediction: label map (D, H, W), integers.
         reference: likewise.
         spacing: voxel size in mm, one value an axis.
-        preset: a policy of `PRESETS`.
+        preset: name of a policy of `PRESETS`, or a policy.
         dilation, threshold, penalty, tolerance: replace the preset's; see `Policy`.
-        regions: name → labels that make it up; a label of no region is background.
+        regions: name → labels that make it up; a label of no region is background, as 0 always is.
 
     Returns:
         region → scores.
 
     Raises:
-        InputError: the arrays aren't label maps of one shape in 3D, the spacing isn't three positive numbers, or the
-            preset is unknown or what replaces its values means nothing.
+        InputError: the arrays aren't label maps of one shape in 3D, the spacing isn't three positive numbers, a region
+            isn't of labels other than 0, or the preset is unknown or what replaces its values means nothing.
     """
     policy = policy_of(preset, dilation=dilation, threshold=threshold, penalty=penalty, tolerance=tolerance)
     x, y, z = _checked_spacing(spacing)
     prediction, reference = _checked_label_maps(prediction, reference)
+    _check_regions(regions)
 
     size = prediction.size
     box = bounding_box((prediction != 0) | (reference != 0), margin=policy.dilation)
@@ -245,11 +263,21 @@ def _mask(label_map: NDArray[np.integer], labels: Sequence[int]) -> NDArray[np.b
     return np.logical_or.reduce([label_map == label for label in labels])
 
 
+def _check_regions(regions: Mapping[str, Sequence[int]]) -> None:
+    for name, labels in regions.items():
+        whole = isinstance(labels, Sequence) and all(isinstance(label, numbers.Integral) for label in labels)
+        if not whole or not labels or 0 in labels:
+            raise InputError(f"region {name} is {labels!r}: give a list of labels other than 0, which is background")
+
+
 def _checked_spacing(spacing: Sequence[float]) -> Spacing:
-    values = [float(value) for value in np.atleast_1d(spacing)]
-    if len(values) != 3 or not all(math.isfinite(value) and value > 0 for value in values):
-        raise InputError(f"spacing {values}: give three positive numbers, in mm")
-    return values[0], values[1], values[2]
+    try:
+        x, y, z = (float(value) for value in spacing)
+    except (TypeError, ValueError):
+        x = y = z = math.nan
+    if not all(math.isfinite(value) and value > 0 for value in (x, y, z)):
+        raise InputError(f"spacing {spacing}: give three positive numbers, in mm")
+    return x, y, z
 
 
 def _checked_label_maps(*arrays: NDArray[np.integer]) -> tuple[NDArray[np.integer], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.metrics import CumulativeIterationMetric
@@ -13,7 +14,7 @@ from monai.utils import MetricReduction
 
 from ..data.labels import REGIONS
 from ..errors import InputError
-from .lesion_wise import NUMBERS, lesion_wise_scores, policy_of
+from .lesion_wise import NUMBERS, Policy, RegionScores, lesion_wise_scores, policy_of
 
 __all__ = ["LesionWiseMetric", "label_map_of", "spacing_of"]
 
@@ -44,14 +45,24 @@ def label_map_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def spacing_of(tensor: torch.Tensor) -> list[float]:
-    """Voxel size in mm that a MetaTensor's affine tells.
+    """Voxel size in mm that a MetaTensor's affine tells, as the float32 values that a NIfTI file of it would state.
+
+    So the scores are those of the file that it is saved to.
 
     Raises:
         InputError: it is no MetaTensor.
     """
     if not isinstance(tensor, MetaTensor):
         raise InputError("the voxel size is unknown: give MetaTensors, or spacing=(x, y, z) in mm")
-    return [float(value) for value in tensor.pixdim]
+    return [float(np.float32(value)) for value in tensor.pixdim]
+
+
+def _as_many(references: Any, predictions: Any) -> Any:
+    """The references, of which there must be as many."""
+    count = 0 if references is None else len(references)
+    if len(predictions) != count:
+        raise InputError(f"{len(predictions)} predictions and {count} references; give as many of either")
+    return references
 
 
 class LesionWiseMetric(CumulativeIterationMetric):
@@ -59,7 +70,7 @@ class LesionWiseMetric(CumulativeIterationMetric):
 
     Takes label maps (B, 1, D, H, W) or one-hot maps (B, C, D, H, W), on any device, or lists of decollated ones; the
     computing is the CPU's. `aggregate` reduces over cases (B) and regions (C) as MONAI's other metrics do, where values
-    that aren't defined (the F1 of a case with no lesion) are left out.
+    that aren't defined (the lesion sensitivity of a case without lesions) are left out.
 
     Args:
         preset: see `lesion_wise_scores`.
@@ -69,13 +80,16 @@ class LesionWiseMetric(CumulativeIterationMetric):
         get_not_nans: `aggregate` also gives how many values there were.
         policy: dilation, threshold, penalty or tolerance in place of the preset's.
 
+    Attributes:
+        cases: region → `RegionScores` of each case since the last reset; those that this process computed.
+
     Raises:
         InputError: a score or the preset is unknown, or a value of the policy means nothing.
     """
 
     def __init__(
         self,
-        preset: str = "brats2023-met",
+        preset: str | Policy = "brats2023-met",
         scores: Sequence[str] | str = ("dice", "hd95"),
         regions: Mapping[str, Sequence[int]] = REGIONS,
         reduction: MetricReduction | str = MetricReduction.MEAN_BATCH,
@@ -83,30 +97,35 @@ class LesionWiseMetric(CumulativeIterationMetric):
         **policy: Any,
     ) -> None:
         super().__init__()
-        self.preset, self.regions, self.policy = preset, dict(regions), policy
+        self.policy, self.regions = policy_of(preset, **policy), dict(regions)
         self.scores = [scores] if isinstance(scores, str) else list(scores)
         self.reduction, self.get_not_nans = reduction, get_not_nans
-        policy_of(preset, **policy)  # What is wrong shows here and not at the first batch.
         if unknown := [name for name in self.scores if name not in NUMBERS]:
             raise InputError(f"score {unknown[0]!r} is unknown; use some of {', '.join(NUMBERS)}")
+
+    def reset(self) -> None:
+        """Forget all cases."""
+        super().reset()
+        self.cases: list[dict[str, RegionScores]] = []
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
+        """Scores of decollated entries; MONAI's own way goes as far as the shorter list."""
+        return super()._compute_list(y_pred, _as_many(y, y_pred), **kwargs)
 
     def _compute_tensor(
         self, y_pred: torch.Tensor, y: torch.Tensor | None = None, spacing: Sequence[float] | None = None, **kwargs: Any
     ) -> torch.Tensor:
         """Scores (B, regions, scores) of a batch; `spacing` in mm, that of each prediction's affine where not given."""
-        if y is None or len(y_pred) != len(y):
-            count = 0 if y is None else len(y)
-            raise InputError(f"{len(y_pred)} predictions and {count} references; give as many of either")
         batch = []
-        for prediction, reference in zip(y_pred, y, strict=True):
+        for prediction, reference in zip(y_pred, _as_many(y, y_pred), strict=True):
             found = lesion_wise_scores(
                 label_map_of(prediction).numpy(),
                 label_map_of(reference).numpy(),
                 spacing_of(prediction) if spacing is None else spacing,
-                self.preset,
+                self.policy,
                 regions=self.regions,
-                **self.policy,
             )
+            self.cases.append(found)
             batch.append([[float(getattr(found[region], name)) for name in self.scores] for region in self.regions])
         return torch.tensor(batch, dtype=torch.float64, device=y_pred.device)
 

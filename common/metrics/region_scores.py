@@ -85,9 +85,9 @@ def region_scores(
 def summarise(
     rows: Sequence[Mapping[str, object]], scores: Sequence[str] = SCORES
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean, standard deviation (n − 1; 0 for one case) and median of each score over cases, by region.
+    """Mean, standard deviation (n − 1; 0 for one case) and median of each score over cases, and how many, by region.
 
-    Cases in which a score isn't defined (NaN) are left out of it; where it is in none, all three are NaN.
+    Cases in which a score isn't defined (NaN) are left out of it; where it is in none, the three are NaN.
 
     Args:
         rows: one mapping a case and region, with `region` and the scores.
@@ -104,5 +104,6 @@ def summarise(
                 "mean": float(values.mean()) if len(values) else math.nan,
                 "std": float(values.std(ddof=1)) if len(values) > 1 else 0.0 if len(values) else math.nan,
                 "median": float(np.median(values)) if len(values) else math.nan,
+                "cases": len(values),
             }
     return summary

@@ -8,11 +8,13 @@ is used here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from surface_distance.lookup_tables import create_table_neighbour_code_to_surface_area
 
@@ -42,6 +44,9 @@ class Surface:
     def __len__(self) -> int:
         return len(self.areas)
 
+
+_NEAR = 16  # voxels, within which a tree finds its targets fast
+_VISITS = 100  # a tree's visits to targets, at worst all for each point, in the time of a voxel in a distance transform
 
 # From a place back to one of its voxels that belongs to the mask: that of the code's highest bit.
 _STEP_TO_OWNER = np.array(
@@ -88,17 +93,41 @@ def _length(steps: NDArray[np.intp], spacing: Spacing) -> Distances:
 def nearest(points: NDArray[np.intp], targets: NDArray[np.intp], spacing: Spacing) -> tuple[Distances, Indices]:
     """Distance in mm from each of the points (N, 3) to its nearest of the targets (M, 3), and which one that is."""
     scale = np.asarray(spacing)
-    tree = cKDTree(targets * scale, leafsize=32, compact_nodes=False, balanced_tree=False)
     whole = (scale == np.rint(scale)).all()
-    near, indices = tree.query(points * scale, k=[1] if whole else [1, 2])
-    index = indices[:, 0]
-    distances = _length(points - targets[index], spacing)
-    if whole:
-        return distances, index
-    # The lengths of equally distant targets may differ in the last bit then; a distance transform takes one of them.
-    limits = near[:, 0] * (1 + 1e-12)
-    tied = np.flatnonzero(near[:, 1] <= limits)
-    found = tree.query_ball_point(points[tied] * scale, limits[tied])
+    neighbours = [1] if whole else [1, 2]
+    tree = cKDTree(targets * scale, leafsize=32, compact_nodes=False, balanced_tree=False)
+    index = np.full(len(points), len(targets))
+    near, indices = tree.query(points * scale, k=neighbours, distance_upper_bound=_NEAR * max(spacing))
+    # Where the second may have been cut off by the bound, a tie might be overlooked.
+    close = np.flatnonzero(near[:, 0] < 0.999 * _NEAR * max(spacing))
+    index[close] = indices[close, 0]
+    far = np.flatnonzero(index == len(targets))
+    lower = np.minimum(points.min(axis=0), targets.min(axis=0))
+    shape = np.maximum(points.max(axis=0), targets.max(axis=0)) - lower + 1
+    if len(far) * len(targets) > _VISITS * np.prod(shape):
+        index[far] = _nearest_by_transform(points[far] - lower, targets - lower, shape, spacing)
+    elif len(far):
+        near[far], indices[far] = tree.query(points[far] * scale, k=neighbours)
+        index[far] = indices[far, 0]
+        close = np.arange(len(points))
+    if not whole:
+        # Then lengths of equally distant targets may differ in the last bit; a distance transform takes one of them.
+        limits = near[:, 0] * (1 + 1e-12)
+        tied = close[near[close, 1] <= limits[close]]
+        found = tree.query_ball_point(points[tied] * scale, limits[tied])
+        _settle_ties(index, tied, found, points, targets, spacing)
+    return _length(points - targets[index], spacing), index
+
+
+def _settle_ties(
+    index: Indices,
+    tied: Indices,
+    found: Sequence[list[int]],
+    points: NDArray[np.intp],
+    targets: NDArray[np.intp],
+    spacing: Spacing,
+) -> None:
+    """Set the index of each tied point to that of the found targets which a distance transform takes."""
     counts = np.array([len(few) for few in found], np.intp)
     candidates = np.fromiter(chain.from_iterable(found), np.intp, counts.sum())
     lengths = _length(np.repeat(points[tied], counts, axis=0) - targets[candidates], spacing)
@@ -107,8 +136,20 @@ def nearest(points: NDArray[np.intp], targets: NDArray[np.intp], spacing: Spacin
         differ = np.minimum.reduceat(lengths, starts) != np.maximum.reduceat(lengths, starts)
         for point, few in zip(tied[differ], found[differ], strict=True):
             index[point] = few[_taken((targets[few] - points[point]).tolist(), spacing)]
-            distances[point] = _length(points[point] - targets[index[point]], spacing)
-    return distances, index
+
+
+def _nearest_by_transform(
+    points: NDArray[np.intp], targets: NDArray[np.intp], shape: NDArray[np.intp], spacing: Spacing
+) -> Indices:
+    """Which of the targets is nearest, by scipy's Euclidean distance transform of a box of that shape.
+
+    A tree goes through nearly all targets where these are about equally far; a transform doesn't mind.
+    """
+    number = np.full(shape, -1, np.int32)
+    number[tuple(targets.T)] = np.arange(len(targets))
+    taken = distance_transform_edt(number < 0, sampling=spacing, return_distances=False, return_indices=True)
+    at = (slice(None), *points.T)
+    return number[tuple(taken[at])].astype(np.intp)
 
 
 def _taken(steps: list[list[int]], spacing: Spacing) -> int:

@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..metrics.comparison import Comparison
+from ..metrics.comparison import Comparison, count_tests
 from .tables import Column, format_score
 
-__all__ = ["ComparisonRow", "caution", "compared_rows"]
+__all__ = ["ComparisonRow", "caution", "compared_rows", "differences"]
 
 ALPHA = 0.05
-# Below six cases the smallest p that Wilcoxon's two-sided test can give, 2 / 2^n, is above 0.05.
-LEAST_CASES, FEW_CASES = 6, 20
+# Fewer cases than this make a bootstrap interval rough.
+FEW_CASES = 20
 
 _COLUMNS = {
-    "dice": Column("dice", "lesion-wise Dice", 3),
-    "hd95": Column("hd95", "lesion-wise HD95", 1),
+    "dice": Column("dice", "Dice", 3),
+    "hd95": Column("hd95", "HD95", 1),
     "lesion_f1": Column("lesion_f1", "lesion F1", 3),
 }
 _UNITS = {"hd95": " mm"}
@@ -25,7 +25,7 @@ _SMALLER_IS_BETTER = frozenset(("hd95",))
 
 
 class ComparisonRow(NamedTuple):
-    """A comparison as text; `sentence` is empty where the difference isn't beyond chance."""
+    """A comparison as text, and whether its difference is beyond chance."""
 
     score: str
     pair: str
@@ -33,59 +33,86 @@ class ComparisonRow(NamedTuple):
     interval: str
     p: str
     cases: int
-    sentence: str
+    beyond: bool
 
 
 def _signed(value: float, column: Column) -> str:
-    text = format_score(value, column).text.replace("-", "−")
-    return f"+{text}" if value > 0 else text
+    text = format_score(value, column).text
+    if not math.isfinite(value) or not float(text):
+        return text.removeprefix("-")
+    return f"+{text}" if value > 0 else text.replace("-", "−")
 
 
-def _row(one: Comparison) -> ComparisonRow:
-    region, key = one.score
-    column = _COLUMNS.get(key, Column(key, key, 3))
-    unit = _UNITS.get(key, "")
+def _beyond(one: Comparison) -> bool:
     low, high = one.interval
     # The test asks about ranks, the interval about the mean: one extreme case can set them at odds.
-    beyond = one.p_corrected < ALPHA and (low > 0 or high < 0)
-    interval = "–" if math.isnan(low) else f"{_signed(low, column)} to {_signed(high, column)}"
-    sentence = ""
-    if beyond:
-        first_better = (one.difference > 0) != (key in _SMALLER_IS_BETTER)
-        better, worse = (one.first, one.second) if first_better else (one.second, one.first)
-        amounts = [format_score(value, column).text for value in (abs(one.difference), *sorted(map(abs, one.interval)))]
-        way = "lower" if key in _SMALLER_IS_BETTER else "higher"
-        sentence = (
-            f"{region}, {column.heading}: {better} is better than {worse}, on average {amounts[0]}{unit} {way} "
-            f"(95% interval {amounts[1]} to {amounts[2]}{unit})."
-        )
-    return ComparisonRow(
-        score=f"{region}, {column.heading}{',' if unit else ''}{unit}",
-        pair=f"{one.first} − {one.second}",
-        difference=_signed(one.difference, column),
-        interval=interval,
-        p="–" if math.isnan(one.p_corrected) else "< 0.001" if one.p_corrected < 0.001 else f"{one.p_corrected:.3f}",
-        cases=one.cases,
-        sentence=sentence,
-    )
+    return one.p_corrected < ALPHA and (low > 0 or high < 0)
 
 
 def compared_rows(comparisons: Sequence[Comparison]) -> list[ComparisonRow]:
-    """One row a comparison, in the order given; those beyond chance are told in a sentence too.
+    """One row a comparison, in the order given.
 
     Beyond chance is a difference with a corrected p below 0.05 and a 95% interval of the mean without 0.
     """
-    return [_row(one) for one in comparisons]
+    rows = []
+    for one in comparisons:
+        region, key = one.score
+        column, unit = _COLUMNS[key], _UNITS.get(key, "")
+        low, high = one.interval
+        rows.append(
+            ComparisonRow(
+                score=f"{region}, {column.heading}{',' if unit else ''}{unit}",
+                pair=f"{one.first} − {one.second}",
+                difference=_signed(one.difference, column),
+                interval="–" if math.isnan(low) else f"{_signed(low, column)} to {_signed(high, column)}",
+                p=_probability(one.p_corrected),
+                cases=one.cases,
+                beyond=_beyond(one),
+            )
+        )
+    return rows
+
+
+def _probability(p: float) -> str:
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def differences(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
+    """The differences beyond chance, by region: a sentence for each two methods of which one is better in something.
+
+    Amounts are means, with their 95% intervals.
+    """
+    parts: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for one in filter(_beyond, comparisons):
+        region, key = one.score
+        column, unit = _COLUMNS[key], _UNITS.get(key, "")
+        first_better = (one.difference > 0) != (key in _SMALLER_IS_BETTER)
+        better, worse = (one.first, one.second) if first_better else (one.second, one.first)
+        amount, low, high = (
+            format_score(value, column).text for value in (abs(one.difference), *sorted(map(abs, one.interval)))
+        )
+        way = "lower" if key in _SMALLER_IS_BETTER else "higher"
+        parts.setdefault(region, {}).setdefault((better, worse), []).append(
+            f"{column.heading} {way} by {amount}{unit} ({low} to {high}{unit})"
+        )
+    return {
+        region: [f"{better} scored better than {worse}: {'; '.join(told)}." for (better, worse), told in pairs.items()]
+        for region, pairs in parts.items()
+    }
 
 
 def caution(comparisons: Sequence[Comparison]) -> str:
     """What to mind with so few cases; empty where there are enough."""
     cases = max((one.cases for one in comparisons), default=0)
-    if cases < LEAST_CASES:
+    tests = max(1, count_tests(comparisons))
+    # Wilcoxon's two-sided test gives no p below 2 / 2^n, which Holm's correction multiplies by the number of tests.
+    least = next(n for n in range(1, 1000) if tests * 2.0 ** (1 - n) < ALPHA)
+    if cases < least:
         many = f"only {cases} case{'' if cases == 1 else 's'}"
+        asked = f" in {tests} tests" if tests > 1 else ""
         return (
-            f"Caution: with {many} scored by all methods the test can't tell any difference from chance, however "
-            f"large; it takes at least {LEAST_CASES}. Read the means as a description of these cases alone."
+            f"Caution: with {many} scored by all methods, no difference{asked} can be told from chance, however large; "
+            f"it takes at least {least}. Read the means as a description of these cases alone."
         )
     if cases < FEW_CASES:
         return (

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import cc3d
 import numpy as np
-from scipy import ndimage
 
 from ..data.labels import CHANNELS, REGIONS
 from ..data.pairs import LabelMaps, Pair
 from ..data.reading import AFFINE_TOLERANCE, read_image
 from ..errors import CaseError
+from ..metrics.lesion_table import connected, dilate
 from ..metrics.lesion_wise import Lesion, RegionScores
 from ..transforms.crop import bounding_box
 from .pictures import REGION_COLOURS, Picture, dark_figure, encode_picture
@@ -29,7 +28,6 @@ ARROW_BELOW_MM = 20.0
 
 # Grey of labels 0 to 3 where there is no scan to show.
 _SILHOUETTE = np.array([0, 110, 60, 160], dtype=np.uint8)
-_NEIGHBOURS = ndimage.generate_binary_structure(3, 2)
 
 
 class Group(NamedTuple):
@@ -122,6 +120,7 @@ def cut_case(
     for method, pair in pairs.items():
         if not lost[method, True] and not lost[method, False]:
             continue
+        # Read anew, for the scored label maps of all cases and methods together would fill the memory.
         maps = pair.read(ignore_affine)
         if scan is None:
             scan, found.problem = _read_scan(pair, maps)
@@ -131,12 +130,12 @@ def cut_case(
             for region, lesions in lost[method, missed].items():
                 group = Group(method, region, missed)
                 places = [case.turned(lesion.first_voxel) for lesion in lesions]
+                numbers = _number(case.masks(region)[0 if missed else 1], dilation if missed else 0)
                 for lesion, place in zip(lesions, places, strict=True):
-                    if any(numbers[place] in shown for numbers, shown in pictured):
+                    if any(wider[place] in shown for wider, shown in pictured):
                         found.repeated[group] += 1
                     else:
-                        found.cutouts.append(case.cut(group, lesion))
-                numbers = _number(case.masks(region)[0 if missed else 1], dilation if missed else 0)
+                        found.cutouts.append(case.cut(group, lesion, numbers))
                 pictured.append((numbers, {int(numbers[place]) for place in places}))
     return found
 
@@ -145,8 +144,7 @@ def _number(mask: np.ndarray, dilation: int) -> np.ndarray:
     """Numbers what is one lesion: what holds together once the mask is dilated."""
     numbers = np.zeros(mask.shape, np.uint32)
     box = bounding_box(mask, margin=dilation)
-    inner = ndimage.binary_dilation(mask[box], _NEIGHBOURS, iterations=dilation) if dilation else mask[box]
-    numbers[box] = cc3d.connected_components(np.asfortranarray(inner), connectivity=26)
+    numbers[box] = connected(dilate(mask[box], dilation))
     return numbers
 
 
@@ -185,16 +183,18 @@ class _Case:
         labels = REGIONS[region]
         return np.isin(self.reference, labels), np.isin(self.prediction, labels)
 
-    def cut(self, group: Group, lesion: Lesion) -> Cutout:
-        centre = orient_point(lesion.centroid, self.shape, self.affine)
+    def cut(self, group: Group, lesion: Lesion, numbers: np.ndarray) -> Cutout:
+        """The surroundings of a lesion; `numbers` tells its voxels from those of others."""
         source = self.reference if group.missed else self.prediction
         labels = REGIONS[group.region]
-        window = self._window(centre)
-        if not np.isin(source[window], labels).any():
-            # The centroid of several parts, or of a bent one, can lie where none of it is.
-            centre = np.array(self.turned(lesion.first_voxel))
+        place = self.turned(lesion.first_voxel)
+        # The centroid of several parts, or of a bent one, can lie where none of it is.
+        for centre in (orient_point(lesion.centroid, self.shape, self.affine), np.array(place)):
             window = self._window(centre)
-        name = "t1c" if np.isin(source[window], REGIONS["ET"]).any() else "t2f"
+            inside = np.isin(source[window], labels) & (numbers[window] == numbers[place])
+            if inside.any():
+                break
+        name = "t1c" if np.isin(source[window][inside], REGIONS["ET"]).any() else "t2f"
         if self.scan:
             values = self.scan[name][window]
         else:
@@ -216,14 +216,10 @@ class _Case:
     def _window(self, centre: np.ndarray) -> tuple[slice, slice, int]:
         """What of the slice through a point (x, y, z) the picture shows."""
         parts = []
-        for place, size, count in zip(centre[:2], self.spacing[:2], self.shape_turned[:2], strict=True):
+        for place, size, count in zip(centre[:2], self.spacing[:2], self.reference.shape[:2], strict=True):
             reach = FIELD_MM / 2 / size + 1
             parts.append(slice(max(0, int(place - reach)), min(count, int(place + reach) + 2)))
         return parts[0], parts[1], round(float(centre[2]))
-
-    @property
-    def shape_turned(self) -> tuple[int, ...]:
-        return self.reference.shape
 
 
 def draw_cutout(cutout: Cutout) -> Picture:
@@ -246,8 +242,8 @@ def draw_cutout(cutout: Cutout) -> Picture:
     mark_sides(axes, 0, 1, size=9)
     volume = f"{lesion.volume:.0f}" if lesion.volume >= 10 else f"{lesion.volume:.1f}"
     place = ", ".join(f"{value:.0f}" for value in lesion.centroid)
-    caption = f"{cutout.case}: {region}, {volume} mm³, ⌀ {diameter(lesion.volume):.1f} mm, voxel {place}"
-    kind = "missed" if cutout.group.missed else "false"
     shown = cutout.modality or "label maps"
+    caption = f"{cutout.case}: {region}, {volume} mm³, ⌀ {diameter(lesion.volume):.1f} mm, voxel {place}, {shown}"
+    kind = "missed" if cutout.group.missed else "false"
     alt = f"Case {cutout.case}, axial plane, {shown}, {kind} lesion of {volume} mm³ in {region}, with the contours"
     return encode_picture(figure, alt, caption)

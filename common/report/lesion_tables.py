@@ -84,7 +84,7 @@ class LesionRows(NamedTuple):
 
 
 def summary_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[SummaryRow]:
-    """Regions first, so that methods are neighbours."""
+    """Regions first, so that methods are neighbours; a mean over fewer cases than there are says over how many."""
     summaries = {method: summarise_lesions(cases) for method, cases in scored.items()}
     rows = []
     for region in regions:
@@ -93,7 +93,9 @@ def summary_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[Su
             cells = []
             for column in HEADLINE:
                 mean, std = (format_score(numbers[column.key][key], column) for key in ("mean", "std"))
-                cells.append(mean if mean.text == "–" else Cell(f"{mean.text} ± {std.text}", mean.percent))
+                defined = numbers[column.key]["cases"]
+                text = f"{mean.text} ± {std.text}" + (f" (n = {defined})" if defined < len(cases) else "")
+                cells.append(mean if mean.text == "–" else Cell(text, mean.percent))
             lesions = numbers["lesions"]
             small = sum(not lesion.scored for of in cases.values() for lesion in of[region].lesions)
             rows.append(
@@ -103,14 +105,17 @@ def summary_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[Su
 
 
 def statistic_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[tuple[str, str, str, list[Cell]]]:
-    """Mean, standard deviation and median of all COLUMNS: region, method, statistic, cells."""
+    """Mean, standard deviation and median of all COLUMNS, and over how many cases: region, method, statistic, cells."""
     summaries = {method: summarise_lesions(cases) for method, cases in scored.items()}
-    return [
-        (region, method, name, [format_score(numbers[region][c.key][key], c)._replace(percent=None) for c in COLUMNS])
-        for region in regions
-        for method, numbers in summaries.items()
-        for key, name in (("mean", "mean"), ("std", "standard deviation"), ("median", "median"))
-    ]
+    rows = []
+    for region in regions:
+        for method, summary in summaries.items():
+            numbers = [(summary[region][column.key], column) for column in COLUMNS]
+            for key, name in (("mean", "mean"), ("std", "standard deviation"), ("median", "median")):
+                cells = [format_score(number[key], column)._replace(percent=None) for number, column in numbers]
+                rows.append((region, method, name, cells))
+            rows.append((region, method, "cases", [Cell(str(number["cases"])) for number, _ in numbers]))
+    return rows
 
 
 def case_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[tuple[str, str, str, list[Cell]]]:

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..atomic import write_text
 from ..data.pairs import Pair
-from ..metrics.comparison import Comparison
+from ..metrics.comparison import Comparison, count_tests
 from ..metrics.lesion_wise import PRESETS, Policy
-from .comparisons import ComparisonRow, caution, compared_rows
+from .comparisons import ComparisonRow, caution, compared_rows, differences
 from .detection import SizeBin, count_by_size, draw_detection, line_style
 from .lesion_pictures import FIELD_MM, Cutout, Group, cut_case, draw_cutout, lost_lesions
 from .lesion_tables import (
@@ -34,7 +34,9 @@ from .tables import Cell
 
 __all__ = ["write_lesion_page"]
 
-MOST_PICTURES, MOST_SENTENCES = 60, 12
+MOST_PICTURES = 60
+# Of one region.
+MOST_SENTENCES = 6
 
 
 class Gallery(NamedTuple):
@@ -48,6 +50,13 @@ class Gallery(NamedTuple):
     def left_out(self) -> int:
         """How many are neither pictured here nor in a wider region."""
         return self.lesions - self.repeated - len(self.pictures)
+
+
+class Note(NamedTuple):
+    """Which cases are not what they seem, with a line for each of them where there is more to say."""
+
+    text: str
+    lines: Sequence[str] = ()
 
 
 class Detection(NamedTuple):
@@ -66,7 +75,8 @@ class LesionPage:
     policy: Policy
     methods: list[str]
     regions: list[str]
-    notes: list[str]
+    given: int
+    notes: list[Note]
     unequal: bool
     summary: list[SummaryRow]
     statistics: list[tuple[str, str, str, list[Cell]]]
@@ -75,6 +85,9 @@ class LesionPage:
     galleries: dict[str, dict[str, tuple[Gallery, Gallery]]]
     problems: list[str]
     comparisons: list[ComparisonRow]
+    compared: int
+    tests: int
+    differences: dict[str, list[str]]
     caution: str
     lesions: LesionRows
     false: LesionRows
@@ -142,39 +155,50 @@ def _galleries(
     return galleries, problems
 
 
-def _notes(scored: Mapping[str, Cases], pairs: Mapping[str, Sequence[Pair]]) -> list[str]:
-    """Which cases are not what they seem, by method."""
-    notes = []
-    for method, of_method in pairs.items():
-        missing = [pair.case for pair in of_method if pair.prediction is None]
-        failed = [pair.case for pair in of_method if pair.case not in scored.get(method, {})]
-        if missing:
-            notes.append(f"{method}: no prediction for {', '.join(missing)}; scored as predicted empty.")
-        if failed:
-            notes.append(f"{method}: {', '.join(failed)} couldn't be scored.")
+def _notes(missing: Mapping[str, Sequence[str]], failed: Mapping[str, Sequence[str]]) -> list[Note]:
+    notes = [
+        Note(f"{method}: no prediction for {', '.join(cases)}; scored as predicted empty.")
+        for method, cases in missing.items()
+        if cases
+    ]
+    for method, messages in failed.items():
+        if messages:
+            many = "1 case" if len(messages) == 1 else f"{len(messages)} cases"
+            notes.append(Note(f"{method}: {many} couldn't be scored; its numbers are over the others:", messages))
     return notes
+
+
+def _scored_as(preset: str, policy: Policy) -> str:
+    """The preset, and what differs from it."""
+    usual = dataclasses.asdict(PRESETS[preset])
+    changed = [f"{key} {value:g}" for key, value in dataclasses.asdict(policy).items() if value != usual[key]]
+    return f"{preset} with {', '.join(changed)}" if changed else preset
 
 
 def write_lesion_page(
     path: Path,
     preset: str,
+    policy: Policy,
     scored: Mapping[str, Cases],
     pairs: Mapping[str, Sequence[Pair]],
     comparisons: Sequence[Comparison],
     *,
+    missing: Mapping[str, Sequence[str]],
+    failed: Mapping[str, Sequence[str]],
     ignore_affine: bool = False,
-    settings: Mapping[str, float | None] | None = None,
 ) -> Path:
     """Write the page of lesion-wise scores, whole or not at all.
 
     Args:
         path: file of the page.
-        preset: that was scored by.
+        preset: whose policy was scored by, or one that differs from it.
+        policy: that was scored by.
         scored: method → case → region → scores. A method none of whose cases could be scored is left out.
         pairs: method → the files of its cases.
         comparisons: of every two methods; none for a single one.
+        missing: method → cases without prediction, scored as predicted empty.
+        failed: method → what was wrong with each case that couldn't be scored.
         ignore_affine: see `Pair.read`.
-        settings: dilation, threshold, penalty or tolerance in place of the preset's, None where it is the preset's.
 
     Returns:
         `path`.
@@ -182,28 +206,25 @@ def write_lesion_page(
     Raises:
         CaseError: a label map can no longer be read.
     """
-    given = {key: value for key, value in (settings or {}).items() if value is not None}
-    fields = {field.name for field in dataclasses.fields(Policy)}
-    changes: dict[str, Any] = {key: value for key, value in given.items() if key in fields}
-    policy = dataclasses.replace(PRESETS[preset], **changes)
     scored = {method: cases for method, cases in scored.items() if cases}
     regions = list(dict.fromkeys(r for cases in scored.values() for of in cases.values() for r in of))
     galleries, problems = _galleries(scored, pairs, policy, ignore_affine)
     lesions, false = lesion_rows(scored)
     names = {case for cases in scored.values() for case in cases}
-    changed = ", ".join(f"{key} {value:g}" for key, value in changes.items())
+    given = {pair.case for of_method in pairs.values() for pair in of_method}
     page = LesionPage(
         title="Lesion-wise scores",
         facts=[
             ("Method" if len(scored) == 1 else "Methods", ", ".join(scored)),
-            ("Cases scored", str(len(names))),
-            ("Scored as", f"{preset} with {changed}" if changed else preset),
-            ("Surface Dice within", f"{given.get('tolerance', 1.0):g} mm"),
+            ("Cases scored", str(len(names)) if len(names) == len(given) else f"{len(names)} of {len(given)}"),
+            ("Scored as", _scored_as(preset, policy)),
+            ("Surface Dice within", f"{policy.tolerance:g} mm"),
         ],
         policy=policy,
         methods=list(scored),
         regions=regions,
-        notes=_notes(scored, pairs),
+        given=len(given),
+        notes=_notes(missing, failed),
         unequal=len({frozenset(cases) for cases in scored.values()}) > 1,
         summary=summary_rows(scored, regions),
         statistics=statistic_rows(scored, regions),
@@ -215,6 +236,9 @@ def write_lesion_page(
         },
         problems=problems,
         comparisons=compared_rows(comparisons),
+        compared=max((one.cases for one in comparisons), default=0),
+        tests=count_tests(comparisons),
+        differences=differences(comparisons),
         caution=caution(comparisons),
         lesions=lesions,
         false=false,
@@ -226,7 +250,6 @@ def write_lesion_page(
         headline_columns=[column.heading for column in HEADLINE],
         columns=COLUMNS,
         field_mm=FIELD_MM,
-        sentences=[row.sentence for row in page.comparisons if row.sentence],
         most_sentences=MOST_SENTENCES,
         keys=[
             (method, f"var(--series-{series + 1})", " ".join(f"{3 * dash:g}" for dash in dashes))

@@ -40,8 +40,11 @@ def test_values_of_each_source():
     assert to_canonical(np.array([0, 1, 2, 3]), "canonical").tolist() == [0, 1, 2, 3]
 
 
-def test_label_values_of_any_years_brats():
-    assert to_canonical(np.array([0, 1, 2, 3, 4]), "brats").tolist() == [0, 1, 2, 3, 3]
+def test_label_values_of_brats_of_either_kind():
+    assert to_canonical(np.array([0, 1, 2, 3]), "brats").tolist() == [0, 1, 2, 3]
+    assert to_canonical(np.array([0, 1, 2, 4]), "brats").tolist() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="holds 3 and 4, of which only one is ET"):
+        to_canonical(np.array([0, 3, 4]), "brats")
 
 
 def test_smallest_of_several_source_values_is_written_back():

@@ -64,6 +64,18 @@ def test_spacing_is_the_float32_of_the_predictions_header(references: Path, tmp_
     assert pairs[0].read().spacing == (1.0, float(np.float32(1.2003)), 2.0)
 
 
+@pytest.mark.parametrize("kind", ["nifti2", "unpacked"])
+def test_files_that_are_not_what_their_name_says(references: Path, tmp_path: Path, kind: str):
+    """NIfTI-2, whose header states spacings in float64, and a .nii.gz that isn't packed."""
+    affine = np.diag([1.0, 1.2003, 2.0, 1.0])
+    image = (nibabel.Nifti2Image if kind == "nifti2" else nibabel.Nifti1Image)(label_of(0), affine)
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.nii.gz").write_bytes(image.to_bytes())
+    pairs, *_ = pair_label_maps(tmp_path / "p", {"a": find_references(references)["a"]})
+    spacing = pairs[0].read(ignore_affine=True).spacing
+    assert spacing == (1.0, 1.2003 if kind == "nifti2" else float(np.float32(1.2003)), 2.0)
+
+
 def test_label_values_of_any_year(references: Path, tmp_path: Path):
     save(tmp_path / "p" / "a.nii.gz", np.where(label_of(0) == 3, 4, label_of(0)).astype(np.uint8))
     only = {"a": find_references(references)["a"]}

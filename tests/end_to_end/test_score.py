@@ -88,13 +88,59 @@ def test_one_bad_file_among_many(command: Command, dataset: Path, methods: list[
     """The others are scored; the run ends with the bad one's line."""
     folder = Path(shutil.copytree(methods[0], tmp_path / "some"))
     bad = sorted(folder.iterdir())[1]
+    name = bad.name.removesuffix(".nii.gz")
     bad.write_bytes(bad.read_bytes()[:100])
     done = command("common", "score", folder, dataset, f"--out={tmp_path / 'out'}")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: 1 label maps can't be scored: case ") and "is truncated or damaged" in line
+    assert line == "error: 1 of 4 label maps can't be scored, each named above"
+    line = done.stderr.strip().splitlines()[-2]
+    assert line.startswith(f"error: case {name}, {bad}: is truncated or damaged; ")
     assert "of 3 cases" in done.stdout
-    assert len(json.loads((tmp_path / "out" / "lesions.json").read_text())["cases"]) == 9
+    written = json.loads((tmp_path / "out" / "lesions.json").read_text())
+    assert len(written["cases"]) == 9 and list(written["failed"]) == [name]
+
+
+def test_settings_reach_the_scores(dataset: Path, methods: list[Path], tmp_path: Path):
+    def scored(**settings: object) -> dict[str, object]:
+        score(str(methods[1]), str(dataset), out=str(tmp_path), **settings)
+        written = json.loads((tmp_path / "lesions.json").read_text())
+        policy = written["policy"]
+        assert all(policy[name] == value for name, value in settings.items() if name in policy)
+        return {name: [row[name] for row in written["cases"]] for name in ("hd95", "tp", "fn", "surface_dice")}
+
+    by_default = scored()
+    assert scored(penalty=100)["hd95"] != by_default["hd95"]
+    assert scored(threshold=500)["fn"] != by_default["fn"]
+    assert scored(tolerance=5)["surface_dice"] != by_default["surface_dice"]
+    joined = scored(dilation=8)
+    assert (joined["tp"], joined["fn"]) != (by_default["tp"], by_default["fn"])
+    assert scored(preset="fancl")["hd95"] != by_default["hd95"]
+
+
+def test_conventions_and_affines_are_as_told(dataset: Path, methods: list[Path], tmp_path: Path):
+    """A reference whose numbers mean something else, and predictions that state another place."""
+    moved, decathlon = tmp_path / "moved", tmp_path / "decathlon"
+    for folder in (moved, decathlon):
+        folder.mkdir()
+    for case in list_cases(dataset):
+        label, affine = read_label(case)
+        file = f"{case['case']}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(np.array([0, 2, 1, 3], np.uint8)[label], affine), decathlon / file)
+        affine[:3, 3] += 5
+        nibabel.save(
+            nibabel.Nifti1Image(nibabel.load(methods[1] / file).get_fdata().astype(np.uint8), affine), moved / file
+        )
+    with pytest.raises(InputError, match="4 of 4 label maps can't be scored"):
+        score(str(moved), str(dataset))
+    score(str(moved), str(dataset), ignore_affine=True, out=str(tmp_path / "out"))
+    assert "data:image" in (tmp_path / "out" / "lesions.html").read_text()  # its false lesions
+    for convention in ("canonical", "decathlon"):
+        out = tmp_path / "out" / convention
+        score(str(methods[0]), str(decathlon), reference_convention=convention, out=str(out))
+        rows = json.loads((out / "lesions.json").read_text())["cases"]
+        perfect = all(row["volume_dice"] == 1 for row in rows if row["region"] == "TC")
+        assert perfect is (convention == "decathlon")
 
 
 def test_unpaired_cases(dataset: Path, methods: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -103,10 +149,16 @@ def test_unpaired_cases(dataset: Path, methods: list[Path], tmp_path: Path, caps
     first.rename(folder / "other.nii.gz")
     with pytest.raises(InputError, match=r"some: no prediction for .*-000; no reference for other; add them, or say"):
         score(str(folder), str(dataset))
-    score(str(folder), str(dataset), allow_missing=True)
+    score(str(folder), str(dataset), allow_missing=True, out=str(tmp_path / "out"))
     shown = capsys.readouterr().out
-    assert "no prediction for" in shown and "which count as predicted empty" in shown
-    assert "no reference for other, which are left out" in shown and "of 4 cases" in shown
+    name = first.name.removesuffix(".nii.gz")
+    assert f"some: no prediction for {name}: scored as predicted empty" in shown
+    assert "no reference for other: left out" in shown and "of 4 cases" in shown
+    written = json.loads((tmp_path / "out" / "lesions.json").read_text())
+    assert written["missing"] == [name]
+    assert next(row["fn"] > 0 and row["tp"] == 0 for row in written["cases"] if row["case"] == name)
+    with (tmp_path / "out" / "lesions.csv").open() as file:
+        assert {row["case"] for row in csv.DictReader(file) if row["missing"] == "1"} == {name}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +171,13 @@ def test_unpaired_cases(dataset: Path, methods: list[Path], tmp_path: Path, caps
         (("none", "data"), {}, "none: is no folder"),
         (("good", "none"), {}, "none: is no folder"),
         (("good", "data"), {"prediction_convention": "x"}, "label convention 'x'"),
-        (("good", "data"), {"penalty": "high"}, "penalty is 'high': give a number"),
+        (("good", "data"), {"preset": [1]}, r"preset \[1\] is unknown"),
+        (("good", "data"), {"penalty": "high"}, "penalty is 'high': give a distance in mm"),
         (("good", "data"), {"dilation": 1.5}, "dilation is 1.5: give a whole number"),
+        (("good", "data"), {"treshold": 5}, "unknown option --treshold: did you mean --threshold"),
+        (("good", "data"), {"zzz": 5}, "unknown option --zzz: there are preset, out, "),
+        (("good", "data"), {"out": True}, "out is True: give a folder"),
+        (("good", "data"), {"out": ""}, "out is '': give a folder"),
         (("good", "data"), {"allow_missing": "false"}, "allow_missing is 'false': give True or False"),
     ],
 )

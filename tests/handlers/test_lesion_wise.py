@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from common.errors import InputError
 from common.handlers.lesion_wise import LesionWiseHandler
 from common.metrics.lesion_wise import lesion_wise_scores
 
@@ -51,6 +52,25 @@ def test_scores_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert {"lesion_hd95_WT", "lesion_dice_ET"} <= engine.state.metrics.keys()
     shown = capsys.readouterr().out
     assert "lesion by lesion (brats2023-met)" in shown and "of 2 cases" in shown and "found / missed / false" in shown
+
+
+def test_policy_reaches_the_scores_and_mistakes_show_at_once(tmp_path: Path):
+    outputs = case(0)
+    engine = Engine(lambda engine, batch: [outputs])
+    LesionWiseHandler(str(tmp_path), "brats2023-men", penalty=90, threshold=1).attach(engine)
+    for _ in range(2):  # The second run starts anew.
+        engine.run([[{"case": "a"}]])
+    written = json.loads((tmp_path / "lesions.json").read_text())
+    maps = (outputs[key][0].numpy().astype(int) for key in ("pred", "label"))
+    expected = lesion_wise_scores(*maps, (1, 2, 0.5), "brats2023-men", penalty=90, threshold=1)
+    assert [row["hd95"] for row in written["cases"]] == [scores.hd95 for scores in expected.values()]
+    assert (written["policy"]["penalty"], written["policy"]["threshold"], written["policy"]["dilation"]) == (90, 1, 1)
+    for mistake, line in (
+        ({"preset": "none"}, "preset 'none' is unknown"),
+        ({"dilatoin": 3}, "dilatoin is no setting"),
+    ):
+        with pytest.raises(InputError, match=line):
+            LesionWiseHandler(str(tmp_path), **mistake)
 
 
 def test_no_case_writes_nothing(tmp_path: Path):

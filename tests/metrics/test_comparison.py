@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import csv
+import io
 import math
 import warnings
 from itertools import product
@@ -11,7 +12,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.metrics.comparison import compare_methods
+from common.metrics.comparison import (
+    Comparison,
+    compare,
+    compare_methods,
+    comparison_csv,
+    comparison_table,
+    count_tests,
+)
+from common.metrics.lesion_wise import RegionScores, lesion_wise_scores
 
 DICE = ("WT", "dice")
 
@@ -55,17 +64,24 @@ def test_the_signed_rank_test_over_all_signs():
     assert found.p == pytest.approx(min(1, 2 * min(larger, smaller)))
 
 
-def test_correction_of_benjamini_and_hochberg():
+def test_correction_of_holm():
+    """p times the number of tests left, from the smallest on, never falling; what has no p isn't counted."""
     values = {(f"region {n}", "dice"): samples(n, cases=8 + n, methods="ab") for n in range(6)}
     values["none", "dice"] = {"a": [math.nan], "b": [0.5]}
     found = compare_methods(values)
     tested = sorted((one for one in found if not math.isnan(one.p)), key=lambda one: one.p)
-    assert len(tested) == 6 and math.isnan(found[-1].p_corrected)
-    for rank, one in enumerate(tested, start=1):
-        by_hand = min(other.p * 6 / (rank + later) for later, other in enumerate(tested[rank - 1 :]))
-        assert one.p_corrected == pytest.approx(min(1, by_hand))
-        assert one.p_corrected >= one.p
+    assert len(tested) == count_tests(found) == 6 and math.isnan(found[-1].p_corrected)
+    for rank, one in enumerate(tested):
+        assert one.p_corrected == min(1, max(other.p * (6 - before) for before, other in enumerate(tested[: rank + 1])))
     assert any(one.p_corrected > one.p for one in tested)
+
+
+def test_the_correction_of_known_ps(monkeypatch: pytest.MonkeyPatch):
+    """Of a textbook: 0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02."""
+    ps = iter([0.01, 0.04, 0.03, 0.005])
+    monkeypatch.setattr("common.metrics.comparison._signed_rank", lambda _: next(ps))
+    found = compare_methods({(f"region {n}", "dice"): samples(n, methods="ab") for n in range(4)})
+    assert [one.p_corrected for one in found] == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_the_seed_decides():
@@ -130,4 +146,63 @@ def test_one_case_that_differs_gives_an_interval():
         (found,) = compare_methods({DICE: values})
     low, high = found.interval
     assert -0.5 <= low < found.difference < 0 <= high + 1e-12
-    assert all(math.isfinite(value) for value in dataclasses.astuple(found)[4:5])
+    assert found.p == found.p_corrected == 1.0  # as likely as the same difference the other way
+
+
+def scores_of(prediction: np.ndarray, reference: np.ndarray) -> dict[str, RegionScores]:
+    return lesion_wise_scores(prediction.astype(np.uint8), reference.astype(np.uint8), (1, 1, 1))
+
+
+def test_a_false_lesion_where_there_is_none_counts():
+    """Were lesion F1 undefined without any lesion, the case would be lost just where one method is wrong."""
+    nothing, lesion = np.zeros((12, 12, 12)), np.zeros((12, 12, 12))
+    lesion[2:6, 2:6, 2:6] = 3
+    right = {"healthy": scores_of(nothing, nothing), "ill": scores_of(lesion, lesion)}
+    wrong = right | {"healthy": scores_of(lesion, nothing)}
+    found = {one.score: one for one in compare({"right": right, "wrong": wrong})}
+    assert len(found) == 9
+    for region in ("WT", "TC", "ET"):
+        assert found[region, "lesion_f1"].cases == 2
+        assert found[region, "lesion_f1"].difference == found[region, "dice"].difference == 0.5
+
+
+def test_only_cases_that_all_methods_have_are_compared():
+    same = scores_of(np.ones((6, 6, 6)), np.ones((6, 6, 6)))
+    found = compare({"a": {"1": same, "2": same}, "b": {"2": same, "3": same}, "c": {"1": same, "2": same}})
+    assert [one.cases for one in found] == [1] * 27  # three pairs, regions and scores
+    assert compare({"a": {"1": same}, "b": {"2": same}}) == compare({"a": {"1": same}}) == []
+
+
+MADE = [
+    Comparison("a", "b", ("WT", "dice"), 7, 0.25, (0.125, 0.5), 0.015625, 0.03125),
+    Comparison("a", "b", ("TC", "dice"), 2, -0.5, (math.nan, math.nan), 0.5, 0.5),
+    Comparison("a", "b", ("ET", "lesion_f1"), 1, 0.0, (math.nan, math.nan), math.nan, math.nan),
+    Comparison("a", "b", ("ET", "hd95"), 0, math.nan, (math.nan, math.nan), math.nan, math.nan),
+]
+
+
+def test_table_in_the_terminal():
+    heading, *lines = comparison_table(MADE).splitlines()
+    assert "each with its own 95% interval, not corrected" in heading and "corrected for 2 tests (Holm)" in heading
+    assert lines == [
+        "WT dice      a − b: +0.250 (+0.125 to +0.500), p = 0.0312, 7 cases",
+        "TC dice      a − b: -0.500 (too few cases), p = 0.5, 2 cases",
+        "ET lesion_f1 a − b: +0.000 (too few cases), p = –, 1 case",
+        "ET hd95      a − b: –, p = –, 0 cases",
+    ]
+    assert "corrected for 1 test (Holm)" in comparison_table(MADE[:1])
+    assert "corrected" not in comparison_table(MADE[2:]).replace("not corrected", "")
+
+
+def test_csv_leaves_empty_what_is_not_defined():
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(MADE))))
+    assert list(rows[0].values()) == ["WT", "dice", "a", "b", "7", "0.25", "0.125", "0.5", "0.015625", "0.03125"]
+    assert {key: value for key, value in rows[2].items() if value} == {
+        "region": "ET",
+        "score": "lesion_f1",
+        "first": "a",
+        "second": "b",
+        "cases": "1",
+        "difference": "0.0",
+    }
+    assert rows[3]["difference"] == "" and rows[1]["p"] == "0.5" and rows[1]["low"] == ""

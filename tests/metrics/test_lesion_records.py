@@ -47,9 +47,11 @@ def test_summary(cases: Cases):
     assert list(summary) == REGIONS
     dice = (cases["one"]["WT"].dice, 1.0)
     found = summary["WT"]["dice"]
-    assert found == pytest.approx({"mean": np.mean(dice), "std": np.std(dice, ddof=1), "median": np.median(dice)})
-    # The empty case has no F1; that of the other stands alone.
-    assert summary["WT"]["lesion_f1"] == {"mean": 0.5, "std": 0.0, "median": 0.5}
+    expected = {"mean": np.mean(dice), "std": np.std(dice, ddof=1), "median": np.median(dice), "cases": 2}
+    assert found == pytest.approx(expected)
+    assert summary["WT"]["lesion_f1"]["mean"] == 0.75
+    # The empty case has no lesion to be sensitive to; that of the other stands alone.
+    assert summary["WT"]["lesion_sensitivity"] == {"mean": 0.5, "std": 0.0, "median": 0.5, "cases": 1}
     counts = summary["WT"]["lesions"]
     assert (counts["tp"], counts["fn"], counts["fp"]) == (1, 1, 1)
     sizes = [(one["above"], one["up_to"], one["detected"], one["lesions"]) for one in counts["by_size"]]
@@ -61,7 +63,9 @@ def test_summary(cases: Cases):
 
 
 def test_files_hold_everything(cases: Cases, tmp_path: Path):
-    returned = write_records(tmp_path / "new" / "folder", cases, {"preset": "brats2023-met", "limit": math.inf})
+    returned = write_records(
+        tmp_path / "new" / "folder", cases, {"preset": "brats2023-met", "limit": math.inf}, ["nothing"]
+    )
     with (tmp_path / "new" / "folder" / "lesions.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row, expected in zip(rows, case_rows(cases), strict=True):
@@ -70,18 +74,20 @@ def test_files_hold_everything(cases: Cases, tmp_path: Path):
                 assert (math.nan if row[name] == "" else float(row[name])) == pytest.approx(value, rel=0, nan_ok=True)
             else:
                 assert row[name] == str(value)
-    assert rows[3]["lesion_f1"] == "" and rows[3]["dice"] == "1.0"
+    assert rows[3]["lesion_sensitivity"] == "" and rows[3]["dice"] == "1.0"
+    assert [row["missing"] for row in rows] == ["0"] * 3 + ["1"] * 3
     text = (tmp_path / "new" / "folder" / "lesions.json").read_text()
     written = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert written == json.loads(json.dumps(returned))
-    assert list(written) == ["preset", "limit", "cases", "summary"]
+    assert list(written) == ["preset", "limit", "missing", "cases", "summary"]
     assert (written["preset"], written["limit"]) == ("brats2023-met", None)
     first = written["cases"][0]
     assert [lesion["hd95"] for lesion in first["lesions"]] == [cases["one"]["WT"].lesions[0].hd95, None]
     assert first["lesions"][0]["matched_components"] == [[2, 2, 2]]
     assert (first["lesions"][1]["first_voxel"], first["lesions"][1]["centroid"]) == ([12, 2, 2], [13, 3, 3])
     assert [lesion["volume"] for lesion in first["false_positives"]] == [1]
-    assert written["cases"][3]["lesion_f1"] is None and written["cases"][3]["lesions"] == []
+    assert written["missing"] == ["nothing"]
+    assert written["cases"][3]["lesion_sensitivity"] is None and written["cases"][3]["lesions"] == []
     assert written["summary"]["WT"]["lesions"]["by_size"][-1]["up_to"] is None
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["lesions.csv", "lesions.json"]
 
@@ -104,16 +110,18 @@ def test_table(cases: Cases, tmp_path: Path, read_back: bool):
     summary = write_records(tmp_path, cases, {})["summary"] if read_back else summarise_lesions(cases)
     lines = lesion_wise_table(summary, 2).splitlines()
     assert lines[0] == "mean±standard deviation (median) of 2 cases"
-    assert max(map(len, lines)) == 85
+    assert max(map(len, lines)) == 100
     assert lines[1].split() == REGIONS
     cells = {line[:22].strip(): line[22:].split() for line in lines[2:]}
-    assert cells["lesion F1"] == ["0.500±0.000", "(0.500)", "0.667±0.000", "(0.667)", "1.000±0.000", "(1.000)"]
+    one = [f"{value}±0.000 ({value}) of 1".split() for value in ("0.500", "0.500", "1.000")]
+    assert cells["lesion sensitivity"] == [*one[0], *one[1], *one[2]]
+    assert cells["lesion F1"][-2:] == ["1.000±0.000", "(1.000)"]
     assert "".join(cells["found / missed / false"]) == "1/1/11/1/01/0/0"
     assert cells["0–50 mm³"] == ["0", "of", "1", "0", "of", "1", "0", "of", "0"]
-    assert cells["above 5000 mm³"] == ["0", "of", "0"] * 3
+    assert not [name for name in cells if name.startswith(("200", "1000", "5000", "above"))]
 
 
 def test_table_of_what_is_defined_nowhere(cases: Cases):
     lines = lesion_wise_table(summarise_lesions({"nothing": cases["nothing"]}), 1).splitlines()
     assert lines[0].endswith("of 1 case")
-    assert next(line for line in lines if line.startswith("lesion F1")).split() == ["lesion", "F1", "–", "–", "–"]
+    assert next(line for line in lines if line.startswith("surface Dice")).split() == ["surface", "Dice", "–", "–", "–"]

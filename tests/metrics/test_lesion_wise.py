@@ -10,7 +10,7 @@ import pytest
 
 from common.data.labels import CONVENTIONS, REGIONS, from_canonical
 from common.errors import InputError
-from common.metrics.lesion_wise import PRESETS, RegionScores, lesion_wise_scores
+from common.metrics.lesion_wise import PRESETS, RegionScores, lesion_wise_scores, policy_of
 
 UNIT = (1.0, 1.0, 1.0)
 SHAPE = (30, 12, 12)
@@ -114,8 +114,8 @@ def test_empty_maps(preset: str):
     assert (both.lesions, both.false_positives, missed.false_positives, false.lesions) == ([], [], [], [])
     assert (missed.fn, false.fp) == (1, 1)
     assert math.isnan(both.surface_dice) and missed.surface_dice == false.surface_dice == 0
-    assert math.isnan(both.lesion_f1) and math.isnan(both.panoptic_quality)
-    assert (missed.panoptic_quality, false.panoptic_quality) == (0, 0)
+    assert [(one.lesion_f1, one.panoptic_quality) for one in (both, missed, false)] == [(1, 1), (0, 0), (0, 0)]
+    assert math.isnan(both.lesion_sensitivity) and math.isnan(both.lesion_precision)
     assert math.isnan(false.relative_volume_error) and missed.relative_volume_error == -1
 
 
@@ -173,7 +173,11 @@ def test_labels_of_no_region_are_background():
         (draw(), draw()[0], UNIT, "brats2023-met", "a label map is 2D"),
         (draw().astype("f4"), draw(), UNIT, "brats2023-met", "a label map is of type float32"),
         (draw(), draw().astype("c8"), UNIT, "brats2023-met", "a label map is of type complex64"),
-        (draw(), draw(), (1, 1), "brats2023-met", r"spacing \[1.0, 1.0\]: give three positive numbers"),
+        (draw(), draw(), (1, 1), "brats2023-met", r"spacing \(1, 1\): give three positive numbers"),
+        (draw(), draw(), None, "brats2023-met", "spacing None: give three positive numbers"),
+        (draw(), draw(), "abc", "brats2023-met", "three positive numbers"),
+        (draw(), draw(), [[1, 1, 1]], "brats2023-met", "three positive numbers"),
+        (draw(), draw(), (1 + 1j, 1, 1), "brats2023-met", "three positive numbers"),
         (draw(), draw(), (1, 1, 1, 1), "brats2023-met", "three positive numbers"),
         (draw(), draw(), (1, 0, 1), "brats2023-met", "three positive numbers"),
         (draw(), draw(), (1, -1, 1), "brats2023-met", "three positive numbers"),
@@ -186,6 +190,47 @@ def test_refused(prediction: np.ndarray, reference: np.ndarray, spacing: Any, pr
     with pytest.raises(InputError, match=message) as error:
         lesion_wise_scores(prediction, reference, spacing, preset)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("labels", [(0,), (), 3, (1, 0), "12", (1.5,)])
+def test_regions_that_are_refused(labels: Any):
+    with pytest.raises(InputError, match=r"region X is .*: give a list of labels other than 0"):
+        lesion_wise_scores(draw(), draw(), UNIT, regions={"X": labels})
+
+
+def test_numbers_of_any_kind_make_a_policy():
+    for two in (2, 2.0, np.float32(2), np.int64(2)):
+        assert score(draw(FIRST), draw(FIRST), threshold=two) == score(draw(FIRST), draw(FIRST))
+    assert score(draw(FIRST), draw(FIRST), dilation=np.int64(1)) == score(draw(FIRST), draw(FIRST))
+    with pytest.raises(InputError, match="threshold is True: give a volume in mm³"):
+        score(draw(), draw(), threshold=True)
+    with pytest.raises(InputError, match="dilatoin is no setting of a policy; use some of dilation"):
+        policy_of("brats2023-met", dilatoin=3)
+
+
+def test_a_policy_in_place_of_a_presets_name():
+    prediction, reference = draw(FIRST, THIRD), draw(FIRST)
+    wanted = score(prediction, reference, preset="brats2023-gli", penalty=5)
+    assert score(prediction, reference, preset=policy_of("brats2023-gli", penalty=5)) == wanted
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("dilation", [0, 1])
+def test_lines_of_voxels(axis: int, dilation: int):
+    """Images, or boxes cut from them, that are one voxel wide along two axes."""
+    prediction, reference = np.zeros((2, 9), np.uint8)
+    prediction[[1, 5]], reference[[1, 2, 6]] = 3, 3
+    line = [1, 1, 1]
+    line[axis] = 9
+    narrow = lesion_wise_scores(prediction.reshape(line), reference.reshape(line), UNIT, dilation=dilation, threshold=0)
+    wide = [np.zeros((11, 11, 11), np.uint8) for _ in range(2)]
+    for volume, row in zip(wide, (prediction, reference), strict=True):
+        np.moveaxis(volume, axis, 0)[1:10, 5, 5] = row
+    for region, scores in lesion_wise_scores(*wide, UNIT, dilation=dilation, threshold=0).items():
+        assert (scores.dice, scores.hd95, scores.tp, scores.fp) == tuple(
+            getattr(narrow[region], name) for name in ("dice", "hd95", "tp", "fp")
+        )
+    assert (narrow["ET"].tp, narrow["ET"].fp) == ((1, 1) if dilation == 0 else (2, 0))
 
 
 @pytest.mark.parametrize(

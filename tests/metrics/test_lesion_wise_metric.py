@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_each_case_has_the_spacing_of_its_prediction():
 
 @pytest.mark.parametrize("reduction", MetricReduction)
 def test_reductions_are_monais(reduction: MetricReduction):
-    names = ["dice", "lesion_f1"]
+    names = ["dice", "lesion_sensitivity"]
     values = expected(names)
     assert np.isnan(values).any() and not np.isnan(values[:-1]).any()
     wanted = [do_metric_reduction(torch.from_numpy(values[..., n].copy()), reduction) for n in range(2)]
@@ -120,9 +121,9 @@ def test_reductions_are_monais(reduction: MetricReduction):
 
 
 def test_what_is_not_defined_is_left_out():
-    metric = LesionWiseMetric(scores="lesion_f1")
+    metric = LesionWiseMetric(scores="lesion_sensitivity")
     metric(PREDICTIONS, REFERENCES, spacing=UNIT)
-    wanted = expected(["lesion_f1"])[:-1, :, 0].mean(axis=0)
+    wanted = expected(["lesion_sensitivity"])[:-1, :, 0].mean(axis=0)
     np.testing.assert_allclose(metric.aggregate(), wanted, rtol=1e-6)
     np.testing.assert_allclose(metric.aggregate("mean"), wanted.mean(), rtol=1e-6)
     assert math.isnan(metric.get_buffer()[-1, 0, 0])
@@ -176,7 +177,8 @@ def test_in_a_config_and_an_evaluator():
         ({"preset": "brats"}, "preset 'brats' is unknown; use one of brats2023-met"),
         ({"scores": "accuracy"}, "score 'accuracy' is unknown; use some of dice, hd95"),
         ({"scores": ["dice", "lesions"]}, "score 'lesions' is unknown"),
-        ({"dilation": -1}, "dilation -1: give a whole number"),
+        ({"dilation": -1}, "dilation is -1: give a whole number"),
+        ({"dilatoin": 3}, "dilatoin is no setting of a policy"),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, Any], message: str):
@@ -189,6 +191,8 @@ def test_settings_that_are_refused(settings: dict[str, Any], message: str):
     [
         (PREDICTIONS, REFERENCES, None, "the voxel size is unknown: give MetaTensors, or spacing"),
         (PREDICTIONS, REFERENCES[:2], UNIT, "4 predictions and 2 references"),
+        (list(PREDICTIONS), list(REFERENCES[:2]), UNIT, "4 predictions and 2 references"),
+        (list(PREDICTIONS), None, UNIT, "4 predictions and 0 references"),
         (PREDICTIONS, None, UNIT, "4 predictions and 0 references"),
         (PREDICTIONS[:, 0], REFERENCES, UNIT, r"an entry of shape \(16, 14, 12\)"),
         (PREDICTIONS[..., :5], REFERENCES, UNIT, "shapes differ"),
@@ -215,4 +219,22 @@ def test_large_values_stay_what_they_are():
 
 def test_spacing_of_a_scan():
     (scan,) = scans(PREDICTIONS[:1], [(0.5, 2.0, 3.0)])
-    assert spacing_of(scan) == pytest.approx([0.5, 2.0, 3.0])
+    assert spacing_of(scan) == [0.5, 2.0, 3.0]
+
+
+def test_spacing_is_what_a_file_of_the_scan_states():
+    """The affine of an oblique scan has other last digits than its header."""
+    turn = torch.tensor([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]], dtype=torch.float64)
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3, :3] = (turn * torch.tensor([0.9, 1.1, 1.3], dtype=torch.float64)).float().double()
+    zooms = nibabel.Nifti1Image(PREDICTIONS[0, 0].numpy(), affine.numpy()).header.get_zooms()
+    assert spacing_of(MetaTensor(PREDICTIONS[0], affine=affine)) == [float(zoom) for zoom in zooms]
+
+
+def test_the_metric_keeps_every_case():
+    metric = LesionWiseMetric()
+    metric(PREDICTIONS, REFERENCES, spacing=UNIT)
+    maps = (maps[1, 0].numpy() for maps in (PREDICTIONS, REFERENCES))
+    assert len(metric.cases) == CASES and metric.cases[1] == lesion_wise_scores(*maps, UNIT)
+    metric.reset()
+    assert metric.cases == []

@@ -112,7 +112,7 @@ def slow_scores(
     whole = hd95(p, r, spacing)
     quality = np.mean(ious) if ious else math.nan
     surface_dice = both and surface_distance.compute_surface_dice_at_tolerance(distances(p, r, spacing), tolerance)
-    f1 = tp / (tp + 0.5 * fp + 0.5 * fn) if tp + fp + fn else math.nan
+    f1 = tp / (tp + 0.5 * fp + 0.5 * fn) if tp + fp + fn else 1
     return {
         "dice": sum(dices) / scored if scored else 1,
         "hd95": sum(hd95s + fp * [penalty]) / scored if scored else 0,
@@ -130,8 +130,9 @@ def slow_scores(
         "lesion_precision": tp / (tp + fp) if tp + fp else math.nan,
         "lesion_f1": f1,
         "segmentation_quality": quality,
-        "panoptic_quality": quality * f1 if tp else 0 if fp + fn else math.nan,
+        "panoptic_quality": quality * f1 if tp else f1,
         "volume_error": (p.sum() - r.sum()) * voxel,
+        "absolute_volume_error": abs((p.sum() - r.sum()) * voxel),
         "relative_volume_error": (p.sum() - r.sum()) / r.sum() if r.any() else math.nan,
         "lesions": {row["first_voxel"]: row for row in lesions},
         "false_positives": {row["first_voxel"]: row | nothing for row in false},

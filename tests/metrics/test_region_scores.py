@@ -122,5 +122,5 @@ def test_dice_and_distances_are_symmetric(a: torch.Tensor, b: torch.Tensor):
 
 def test_summary():
     rows = [{"case": str(i), "region": "WT", **dict.fromkeys(SCORES, value)} for i, value in enumerate((1.0, 2.0, 6.0))]
-    assert summarise(rows)["WT"]["dice"] == pytest.approx({"mean": 3, "std": math.sqrt(7), "median": 2})
-    assert summarise(rows[:1])["WT"]["hd95"] == {"mean": 1, "std": 0, "median": 1}
+    assert summarise(rows)["WT"]["dice"] == pytest.approx({"mean": 3, "std": math.sqrt(7), "median": 2, "cases": 3})
+    assert summarise(rows[:1])["WT"]["hd95"] == {"mean": 1, "std": 0, "median": 1, "cases": 1}

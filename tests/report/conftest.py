@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from common.data.pairs import Pair
+from common.metrics.comparison import compare
+from common.metrics.lesion_wise import PRESETS
 from common.report.build import build_report
 from common.report.lesions import write_lesion_page
-from common.scoring import compare, score_pairs
+from common.scoring import score_pairs
 
 NAME = "BraTS-GLI-00001-000"
 RAS = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -81,6 +83,10 @@ def page(folders: tuple[Path, Path], tmp_path: Path) -> Path:
     return build_report(*folders, tmp_path / "out" / "report.html")
 
 
+MET = "brats2023-met"
+HOSTILE = "<script>alert(2)</script>"
+
+
 class Methods(NamedTuple):
     """Two methods' files and scores."""
 
@@ -88,11 +94,13 @@ class Methods(NamedTuple):
     scored: dict[str, Any]
 
     def write(self, path: Path, **given: Any) -> Path:
-        comparisons = compare(self.scored) if len(self.scored) > 1 else []
-        return write_lesion_page(path, "brats2023-met", self.scored, self.pairs, comparisons, **given)
-
-
-HOSTILE = "<script>alert(2)</script>"
+        usual = {
+            "policy": PRESETS[MET],
+            "comparisons": compare({name: cases for name, cases in self.scored.items() if cases}),
+            "missing": {HOSTILE: ["second"]},
+            "failed": {},
+        }
+        return write_lesion_page(path, MET, scored=self.scored, pairs=self.pairs, **{**usual, **given})
 
 
 @pytest.fixture
@@ -120,7 +128,7 @@ def methods(scan: Scan, tmp_path: Path) -> Methods:
             if prediction is not None:
                 scan.save(path, prediction)
             pairs.setdefault(method, []).append(Pair(reference, None if prediction is None else path))
-    return Methods(pairs, {method: score_pairs(of, "brats2023-met")[0] for method, of in pairs.items()})
+    return Methods(pairs, {method: score_pairs(of, PRESETS[MET])[0] for method, of in pairs.items()})
 
 
 @pytest.fixture

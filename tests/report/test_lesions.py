@@ -1,7 +1,8 @@
-"""The page of lesion-wise scores: every lost lesion once, at its place; the curve; the comparison in words."""
+"""The page of lesion-wise scores: every lost lesion once, at its place, and what the numbers are of."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
 import re
@@ -10,27 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from common.data.pairs import Pair
-from common.errors import CaseError
+from common.errors import CaseError, InputError
 from common.metrics.comparison import Comparison
-from common.metrics.lesion_wise import Lesion, RegionScores
-from common.report import detection, lesion_tables, lesions
-from common.report.comparisons import caution, compared_rows
-from common.report.detection import SizeBin, count_by_size, draw_detection
+from common.metrics.lesion_wise import PRESETS, Policy, policy_of
+from common.report import lesion_tables, lesions
 from common.report.lesion_pictures import Cutout, Group, cut_case, diameter, draw_cutout
-from common.scoring import score_pairs
+from common.report.lesion_tables import summary_rows
+from common.scoring import score, score_pairs
 
 MET = "brats2023-met"
+POLICY = PRESETS[MET]
 HOSTILE = "<script>alert(2)</script>"
-
-
-def scores_of(*found: tuple[float, bool]) -> RegionScores:
-    """Of one region with lesions of these volumes, found or not."""
-    lesions = [Lesion((n, 0, 0), (n, 0.0, 0.0), volume, 0.5, 1.0, hit) for n, (volume, hit) in enumerate(found)]
-    tp = sum(hit for _, hit in found)
-    return RegionScores(0.5, 1.0, tp, 0, len(found) - tp, 0.5, 1.0, 0.5, 1.0, 1.0, lesions, [], 1.0, 0.5)
 
 
 def plain(page: Path) -> str:
@@ -43,77 +36,19 @@ def captions(page: Path) -> list[str]:
     return re.findall(r"<img [^>]*><figcaption>(.*?)</figcaption>", page.read_text("utf-8"))
 
 
+def write(path: Path, pairs: dict[str, list[Pair]], policy: Policy = POLICY, ignore_affine: bool = False) -> Path:
+    """The page of what can be scored."""
+    scored = {method: score_pairs(of, policy, ignore_affine=True)[0] for method, of in pairs.items()}
+    return lesions.write_lesion_page(
+        path, MET, policy, scored, pairs, [], missing={}, failed={}, ignore_affine=ignore_affine
+    )
+
+
 def cut(reference: dict[str, Any], prediction: Path | None, method: str = "a") -> Any:
     pair = Pair(reference, prediction)
-    scored, failed = score_pairs([pair], MET)
+    scored, failed = score_pairs([pair], POLICY)
     assert not failed
     return cut_case({method: pair}, {method: scored[pair.case]}, 1)
-
-
-def test_counts_by_size_and_wilsons_interval() -> None:
-    bins = count_by_size([scores_of((10, True), (50, False), (51, True)), scores_of((6000, True)), scores_of()])
-    assert [one[:4] for one in bins if one.lesions] == [(0, 50, 1, 2), (50, 200, 1, 1), (5000, math.inf, 1, 1)]
-    assert bins[0].volume == pytest.approx(math.sqrt(500)) and bins[0].name == "0–50 mm³"
-    assert math.isnan(bins[2].volume) and bins[-1].name == "above 5000 mm³"
-    z = 1.959963984540054
-    for k, n in ((0, 4), (3, 4), (7, 7), (1, 9)):
-        p, q = k / n, 1 + z**2 / n
-        middle, half = (p + z**2 / (2 * n)) / q, z / q * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        low, high = SizeBin(0, 50, k, n, 1.0).interval
-        assert (low, high) == pytest.approx((max(0, middle - half), min(1, middle + half)))
-
-
-def test_the_curve_and_its_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each lesion is a tick at its volume, above 100% if found and below 0% if missed, one row a method."""
-    figures: list[Figure] = []
-    encode = detection.encode_chart
-    monkeypatch.setattr(
-        detection, "encode_chart", lambda figure, *words: figures.append(figure) or encode(figure, *words)
-    )
-    generator = np.random.default_rng(0)
-    volumes = 10 ** generator.uniform(1, 4, 200)
-    methods = {
-        "a": [scores_of(*((v, bool(v > 100)) for v in volumes[:100])), scores_of(*((v, True) for v in volumes[100:]))],
-        "$b$": [scores_of(*((v, False) for v in volumes))],
-    }
-    chart = draw_detection("WT", methods)
-    assert (
-        chart is not None and "$b$: 0 of" in chart.alt and "var(--series-2)" in chart.svg and "#0103" not in chart.svg
-    )
-    axes = figures[0].axes[0]
-    assert axes.get_xscale() == "log"
-    rows: dict[tuple[str, bool], list[float]] = {}
-    for line in axes.lines:
-        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
-        if len(x) and np.isnan(y).any():
-            assert (y[0::3] > 1).all() == (y[1::3] > 1).all() and ((y[0::3] > 1) | (y[1::3] < 0)).all()
-            rows[str(line.get_color()), bool(y[0] > 1)] = sorted(x[0::3])
-    found = sorted([*volumes[:100][volumes[:100] > 100], *volumes[100:]])
-    a, b = detection.SERIES_COLOURS[:2]
-    assert rows[a, True] == pytest.approx(found)
-    assert rows[a, False] == pytest.approx(sorted(volumes[:100][volumes[:100] <= 100]))
-    assert rows[b, False] == pytest.approx(sorted(volumes)) and (b, True) not in rows
-    # Lines with gaps are one path each, in which no tick is lost.
-    assert max(path.count("M") for path in re.findall(r' d="([^"]*)"', chart.svg)) == 200
-    expected = [one.detected / one.lesions for one in count_by_size(methods["a"]) if one.lesions]
-    curves = [list(line.get_ydata()) for line in axes.lines if line.get_color() == a and line.get_linestyle() == "-"]
-    assert expected in curves
-
-
-@pytest.mark.parametrize("volumes", [[3.0], [1.0], [0.2, 900000.0], [10.0, 1000.0], [99.9, 100.1]])
-def test_the_volume_axis_has_powers_of_ten(monkeypatch: pytest.MonkeyPatch, volumes: list[float]) -> None:
-    figures: list[Figure] = []
-    monkeypatch.setattr(detection, "encode_chart", lambda figure, *words: figures.append(figure))
-    draw_detection("ET", {"a": [scores_of(*((volume, True) for volume in volumes))]})
-    axes = figures[0].axes[0]
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    assert len(ticks) >= 2 and low < min(volumes) and high > max(volumes)
-    assert np.log10(ticks) == pytest.approx(np.round(np.log10(ticks)))
-
-
-def test_no_lesion_no_curve() -> None:
-    assert draw_detection("WT", {"a": [scores_of()], "b": []}) is None
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SAL"])
@@ -148,6 +83,13 @@ def test_the_modality_follows_the_lesion(scan: Any, tmp_path: Path) -> None:
     assert (large.modality, small.modality) == ("T1 with contrast", "FLAIR")
 
 
+def test_what_enhances_beside_a_lesion_does_not_choose_its_modality(scan: Any, tmp_path: Path) -> None:
+    scan.label[14:17, 8:11, 4:6] = 3
+    small = min(cut_saved(scan, tmp_path), key=lambda one: one.lesion.volume)
+    assert small.lesion.volume == 16 and small.modality == "FLAIR"
+    assert small.reference.sum() == 2 * 2 + 3 * 3
+
+
 def test_where_the_centroid_is_outside_a_part_is_shown(scan: Any, tmp_path: Path) -> None:
     """The two halves of a shell far apart are one lesion only if they touch; a long bent one has its middle outside."""
     label = np.zeros_like(scan.label)
@@ -159,6 +101,10 @@ def test_where_the_centroid_is_outside_a_part_is_shown(scan: Any, tmp_path: Path
     label[2, 2, 2], label[4, 4, 4] = 2, 2
     (one,) = cut_saved(scan._replace(label=label), tmp_path / "parts")
     assert one.lesion.centroid == (3, 3, 3) and one.reference.sum() == 1
+    # Nor does another lesion at that height count.
+    label[12:14, 12, 3] = 3
+    found = cut_saved(scan._replace(label=label), tmp_path / "beside")
+    assert [(one.reference.sum(), one.modality) for one in found if one.lesion.centroid == (3, 3, 3)] == [(1, "FLAIR")]
 
 
 @pytest.mark.parametrize("corner", [0, -1])
@@ -177,12 +123,10 @@ def test_affines_that_differ(scan: Any, tmp_path: Path) -> None:
     scan.save(tmp_path / "label.nii.gz", scan.label)
     scan._replace(affine=np.eye(4)).save(tmp_path / "prediction.nii.gz", np.where(scan.label == 3, 3, 0).astype("u1"))
     pairs = {"a": [Pair({"case": "c", "label": str(tmp_path / "label.nii.gz")}, tmp_path / "prediction.nii.gz")]}
-    scored = {"a": score_pairs(pairs["a"], MET, ignore_affine=True)[0]}
     with pytest.raises(CaseError, match="affine"):
-        lesions.write_lesion_page(tmp_path / "page.html", MET, scored, pairs, [])
+        write(tmp_path / "page.html", pairs)
     assert not (tmp_path / "page.html").exists()
-    page = lesions.write_lesion_page(tmp_path / "page.html", MET, scored, pairs, [], ignore_affine=True)
-    assert len(captions(page)) == 1
+    assert len(captions(write(tmp_path / "page.html", pairs, ignore_affine=True))) == 1
 
 
 def test_each_lost_lesion_once(methods: Any) -> None:
@@ -230,7 +174,7 @@ def test_without_a_scan_that_fits_the_labels_are_shown(scan: Any, methods: Any, 
     assert not bare.problem and [one.lesion for one in bare.cutouts] == [one.lesion for one in scanned.cutouts]
     for one in bare.cutouts:
         assert not one.modality and ((one.values > 0) == one.reference).all()
-        assert "label maps" in draw_cutout(one).alt
+        assert "label maps" in draw_cutout(one).alt and draw_cutout(one).caption.endswith(", label maps")
     Path(image[2]).write_bytes(b"nothing")
     broken = cut({**reference, "image": image}, None)
     assert "second" in broken.problem and not any(one.modality for one in broken.cutouts)
@@ -243,11 +187,11 @@ def test_page_tells_what_was_lost(lesion_page: Path, methods: Any, tmp_path: Pat
     text, words = lesion_page.read_text("utf-8"), plain(lesion_page)
     assert "<script" not in text and "&lt;script&gt;alert(2)" in text
     assert captions(lesion_page) == [
-        "second: WT, 36 mm³, ⌀ 4.1 mm, voxel 11, 31, 8",
-        "second: WT, 1440 mm³, ⌀ 14.0 mm, voxel 28, 36, 14",
-        "first: WT, 16 mm³, ⌀ 3.1 mm, voxel 8, 8, 4",
-        "second: WT, 16 mm³, ⌀ 3.1 mm, voxel 8, 8, 4",
-        "first: TC, 288 mm³, ⌀ 8.2 mm, voxel 28, 36, 14",
+        "second: WT, 36 mm³, ⌀ 4.1 mm, voxel 11, 31, 8, T1 with contrast",
+        "second: WT, 1440 mm³, ⌀ 14.0 mm, voxel 28, 36, 14, T1 with contrast",
+        "first: WT, 16 mm³, ⌀ 3.1 mm, voxel 8, 8, 4, FLAIR",
+        "second: WT, 16 mm³, ⌀ 3.1 mm, voxel 8, 8, 4, FLAIR",
+        "first: TC, 288 mm³, ⌀ 8.2 mm, voxel 28, 36, 14, T1 with contrast",
     ]
     for expected in (
         "Missed, whole tumour (WT): 3",
@@ -257,7 +201,12 @@ def test_page_tells_what_was_lost(lesion_page: Path, methods: Any, tmp_path: Pat
         "larger than 2 mm³",
         "HD95 of 374 mm",
         "widened by 1 voxel,",
+        "Cases scored 2 Scored as brats2023-met Surface Dice within 1 mm",
         "Caution: with only 2 cases",
+        "on the 2 cases that all of them have",
+        "corrected by Holm's method for the 9 tests made here",
+        "each is for its comparison alone and not corrected",
+        "The interval takes all lesions as independent",
         "Lesions of the references: 8",
         "False lesions: 3",
         "0–50 mm³ 2 of 2 (34% to 100%) 0 of 2 (0% to 66%)",
@@ -268,10 +217,91 @@ def test_page_tells_what_was_lost(lesion_page: Path, methods: Any, tmp_path: Pat
 
 
 def test_settings_in_place_of_the_presets_are_told(methods: Any, tmp_path: Path) -> None:
-    settings = {"dilation": None, "threshold": 9.5, "penalty": 200.0, "tolerance": 2.0}
-    words = plain(methods.write(tmp_path / "page.html", settings=settings))
-    assert "brats2023-met with threshold 9.5, penalty 200" in words and "Surface Dice within 2 mm" in words
+    policy = policy_of(MET, threshold=9.5, penalty=200.0, tolerance=2.0, dilation=1)
+    words = plain(methods.write(tmp_path / "page.html", policy=policy))
+    assert "brats2023-met with threshold 9.5, penalty 200, tolerance 2 Surface Dice within 2 mm" in words
     assert "larger than 9.5 mm³" in words and "HD95 of 200 mm" in words
+
+
+def test_lesions_are_joined_by_the_policys_dilation(scan: Any, tmp_path: Path) -> None:
+    """The core lies in the part of a missed lesion that only two steps of dilation join to that of its first voxel."""
+    label = np.zeros_like(scan.label)
+    label[20:22, 20:22, 10], label[26:28, 20:22, 10] = 2, 3
+    scan.save(tmp_path / "label.nii.gz", label)
+    pairs = {"a": [Pair({"case": "c", "label": str(tmp_path / "label.nii.gz")}, None)]}
+    joined = write(tmp_path / "joined.html", pairs, policy_of(MET, dilation=2))
+    assert len(captions(joined)) == 1 and "with dilation 2" in plain(joined)
+    assert len(captions(write(tmp_path / "apart.html", pairs))) == 2
+
+
+def test_sizes_without_lesions_are_left_out(methods: Any, tmp_path: Path) -> None:
+    """With a threshold of 50 mm³ none is smaller."""
+    policy = policy_of(MET, threshold=50)
+    scored = {method: score_pairs(of, policy)[0] for method, of in methods.pairs.items()}
+    page = methods._replace(scored=scored).write(tmp_path / "page.html", policy=policy)
+    text = page.read_text("utf-8")
+    assert "0–50 mm³" not in text and "0 of 0" not in text and "50–200 mm³" not in text
+    assert "200–1000 mm³" in text and "1000–5000 mm³" in text
+
+
+def test_the_command_hands_on_what_it_was_told(scan: Any, tmp_path: Path) -> None:
+    """Affines to ignore, the policy, what is missing and what can't be scored all reach the page."""
+    for name in ("first", "second", "third"):
+        scan.save(tmp_path / "references" / f"{name}.nii.gz", scan.label)
+    nothing = np.zeros_like(scan.label)
+    scan._replace(affine=np.diag([1.0, 1.0, 2.5, 1.0])).save(tmp_path / "method" / "first.nii.gz", nothing)
+    scan.save(tmp_path / "method" / "third.nii.gz", nothing[1:])
+    folders = (str(tmp_path / "method"), str(tmp_path / "references"))
+    with pytest.raises(InputError):
+        score(*folders, out=str(tmp_path), ignore_affine=True, allow_missing=True, penalty=200, tolerance=1.5)
+    words = plain(tmp_path / "lesions.html")
+    for expected in (
+        "Cases scored 2 of 3",
+        "brats2023-met with penalty 200, tolerance 1.5 Surface Dice within 1.5 mm",
+        "method: no prediction for second; scored as predicted empty.",
+        "method: 1 case couldn't be scored; its numbers are over the others: case third",
+        "Missed, whole tumour (WT): 4",
+    ):
+        assert expected in words, expected
+
+
+def test_a_mean_over_fewer_cases_says_over_how_many(methods: Any, scan: Any, tmp_path: Path) -> None:
+    """Lesion sensitivity isn't defined in a case without lesions."""
+    scan.save(tmp_path / "empty.nii.gz", np.zeros_like(scan.label))
+    healthy = Pair({"case": "healthy", "label": str(tmp_path / "empty.nii.gz")}, tmp_path / "empty.nii.gz")
+    pairs = {"exact": [*methods.pairs["exact"], healthy]}
+    words = plain(write(tmp_path / "page.html", pairs))
+    listed = words.split("Over cases")[1].split("Scores by case")[0]
+    assert "exact WT cases 3 3 3 2 " in listed and "exact ET mean 0.833 62.3 0.889 1.000 " in listed
+    scored = score_pairs(pairs["exact"], POLICY)[0]
+    scored["healthy"]["WT"] = dataclasses.replace(scored["healthy"]["WT"], hd95=math.nan)
+    (row,) = summary_rows({"exact": scored}, ["WT"])
+    assert row.cases == 3 and [cell.text.endswith("(n = 2)") for cell in row.cells] == [False, True, False]
+
+
+def differing(regions: tuple[str, ...], pairs: int) -> list[Comparison]:
+    """In each region every score of so many pairs of methods differs beyond chance."""
+    return [
+        Comparison("best", f"other-{n}", (region, key), 2, 1.0 if key != "hd95" else -1.0, (low, low + 1), 1e-6, 1e-4)
+        for region in regions
+        for key in ("dice", "hd95", "lesion_f1")
+        for n in range(pairs)
+        for low in [0.5 if key != "hd95" else -1.5]
+    ]
+
+
+def test_every_region_is_told_of(methods: Any, tmp_path: Path) -> None:
+    """However many differ in the whole tumour."""
+    untested = Comparison("best", "none", ("ET", "dice"), 0, math.nan, (math.nan, math.nan), math.nan, math.nan)
+    comparisons = [*differing(("WT", "TC", "ET"), 8), untested]
+    page = methods.write(tmp_path / "page.html", comparisons=comparisons)
+    words = plain(page).split("Comparison")[1].split("Every two methods")[0]
+    assert "72 of 72 differences tested on 2 cases are beyond" in words
+    for name in ("Whole tumour (WT)", "Tumour core (TC)", "Enhancing tumour (ET)"):
+        told = words.split(name)[1].split("see the table.")[0]
+        assert told.count("best scored better than") == 6 and told.endswith("2 more pairs of methods differ; ")
+    one = methods.write(tmp_path / "one.html", comparisons=differing(("ET",), 1)[:1])
+    assert "1 of 1 difference tested" in plain(one) and "for the 1 test made here" in plain(one)
 
 
 def test_only_the_largest_are_pictured_and_listed(
@@ -293,30 +323,34 @@ def test_only_the_largest_are_pictured_and_listed(
 
 def test_cases_that_one_method_lacks(methods: Any, tmp_path: Path) -> None:
     del methods.scored[HOSTILE]["second"]
-    page = methods.write(tmp_path / "page.html")
+    page = methods.write(tmp_path / "page.html", missing={}, failed={HOSTILE: ["case second: is no label map"]})
     assert len(captions(page)) == 3
     words = plain(page)
-    assert f"{HOSTILE}: second couldn't be scored." in words
-    assert "Not every method has scores for the same cases" in words and "Too small Cases" in words
+    assert f"{HOSTILE}: 1 case couldn't be scored; its numbers are over the others: case second: is no label" in words
+    assert "Not every method has scores for the same cases" in words and "only the 1 of 2 cases that all have" in words
+    assert f"exact WT 2 0.833 ± 0.236 62.3 ± 88.2 0.900 ± 0.141 4 0 1 0 {HOSTILE} WT 1 " in words
+    assert "only 1 case scored by all methods, no difference can be told" in words
     methods.scored[HOSTILE].clear()
-    words = plain(methods.write(tmp_path / "one.html"))
-    assert "first, second couldn't be scored" in words and "Comparison" not in words
+    failed = {HOSTILE: ["case first: is damaged", "case second: is no label map"]}
+    words = plain(methods.write(tmp_path / "one.html", failed=failed))
+    assert "2 cases couldn't be scored; its numbers are over the others: case first: is damaged case second" in words
+    assert "Comparison" not in words
     methods.scored["exact"].clear()
     assert "No case could be scored." in plain(methods.write(tmp_path / "none.html"))
 
 
 def test_one_method_without_fault_and_without_lesions(scan: Any, methods: Any, tmp_path: Path) -> None:
     of = {"exact": methods.pairs["exact"][:1]}
-    perfect = methods._replace(pairs=of, scored={"exact": score_pairs(of["exact"], MET)[0]})
+    perfect = methods._replace(pairs=of, scored={"exact": score_pairs(of["exact"], POLICY)[0]})
     words = plain(perfect.write(tmp_path / "perfect.html"))
     assert "Comparison" not in words and words.count("none missed, none false") == 3
     assert "1.000 mean lesion-wise Dice; 2 of 2 lesions found, 0 false" in words and "False lesions: 0 None." in words
     scan.save(tmp_path / "empty.nii.gz", np.zeros_like(scan.label))
     pairs = [Pair({"case": "healthy", "label": str(tmp_path / "empty.nii.gz")}, tmp_path / "empty.nii.gz")]
-    nothing = methods._replace(pairs={"a": pairs}, scored={"a": score_pairs(pairs, MET)[0]})
+    nothing = methods._replace(pairs={"a": pairs}, scored={"a": score_pairs(pairs, POLICY)[0]})
     words = plain(nothing.write(tmp_path / "nothing.html"))
     assert "The references hold no lesion that counts." in words and "0 of 0 lesions found" in words
-    assert "WT 1.000 ± 0.000 0.0 ± 0.0 – 0 0 0 0" in words  # F1 isn't defined
+    assert "WT 1 1.000 ± 0.000 0.0 ± 0.0 1.000 ± 0.000 0 0 0 0" in words
 
 
 def test_lesions_too_small_to_count_are_no_misses(scan: Any, tmp_path: Path) -> None:
@@ -324,49 +358,10 @@ def test_lesions_too_small_to_count_are_no_misses(scan: Any, tmp_path: Path) -> 
     label[20, 20, 10] = 3  # 2 mm³, the threshold
     scan.save(tmp_path / "label.nii.gz", label)
     pairs = {"a": [Pair({"case": "c", "label": str(tmp_path / "label.nii.gz")}, None)]}
-    page = lesions.write_lesion_page(tmp_path / "page.html", MET, {"a": score_pairs(pairs["a"], MET)[0]}, pairs, [])
+    page = write(tmp_path / "page.html", pairs)
     words = plain(page)
     assert not captions(page) and "Lesions of the references: 3" in words
     assert "c WT 2.0 1.6 20, 20, 10 (missed)" in words and " 0 0 0 1 ET" in words
-
-
-def compared(key: str, difference: float, interval: tuple[float, float], p: float, cases: int = 30) -> Comparison:
-    return Comparison("a", "b", ("WT", key), cases, difference, interval, p / 2, p)
-
-
-def test_differences_beyond_chance_in_words() -> None:
-    rows = compared_rows(
-        [
-            compared("dice", -0.125, (-0.2, -0.05), 0.01),
-            compared("hd95", -12.34, (-20, -5), 0.0001),
-            compared("dice", 0.125, (-0.05, 0.2), 0.01),
-            compared("dice", 0.125, (0.05, 0.2), 0.06),
-            compared("lesion_f1", math.nan, (math.nan, math.nan), math.nan, 0),
-        ]
-    )
-    assert (
-        rows[0].sentence
-        == "WT, lesion-wise Dice: b is better than a, on average 0.125 higher (95% interval 0.050 to 0.200)."
-    )
-    assert (
-        rows[1].sentence
-        == "WT, lesion-wise HD95: a is better than b, on average 12.3 mm lower (95% interval 5.0 to 20.0 mm)."
-    )
-    assert [row.sentence for row in rows[2:]] == ["", "", ""]
-    assert rows[1][:6] == ("WT, lesion-wise HD95, mm", "a − b", "−12.3", "−20.0 to −5.0", "< 0.001", 30)
-    assert rows[4][2:5] == ("–", "–", "–")
-
-
-def test_caution_with_few_cases() -> None:
-    """Six is the first number of cases with which Wilcoxon's test can get below 0.05."""
-    from scipy import stats
-
-    for cases in range(2, 25):
-        words = caution([compared("dice", 0.1, (0.05, 0.2), 0.01, cases)])
-        smallest = stats.wilcoxon(np.arange(1, cases + 1) / 7).pvalue
-        assert ("can't tell any" in words) == (smallest >= 0.05)
-        assert bool(words) == (cases < 20)
-    assert "only 0 cases" in caution([])
 
 
 def test_diameter_of_a_ball() -> None:
