@@ -61,7 +61,7 @@ def command(repository: Path) -> Command:
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1200,
             preexec_fn=limit_files,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,7 @@ def test_a_second_run_in_the_same_folder_replaces_the_first(tmp_path: Path) -> N
         with SummaryWriter(str(tmp_path), filename_suffix=f".{first}") as writer:
             for step in steps:
                 writer.add_scalar("train_loss", first, step)
+        time.sleep(1.1)  # The files' names tell their order by whole seconds.
     steps, values = read_curves(tmp_path)["train_loss"]
     assert list(steps) == [1, 2, 3, 4, 5] and list(values) == [1, 1, 3, 3, 3]
 
