@@ -156,7 +156,7 @@ def main(predictions: str | None = None, references: str | None = None) -> None:
     """Print the table.
 
     Args:
-        predictions: folder of label maps <case>.nii.gz, of any BraTS year; without it only what is generated is scored.
+        predictions: folder of label maps <case>.nii.gz, where 3 or 4 is ET; without it only generated ones are scored.
         references: their references, in any layout.
     """
     print(machine())

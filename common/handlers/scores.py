@@ -23,8 +23,8 @@ class RegionScoresHandler:
 
     Expects decollated output: `pred` and `label` as MetaTensors (1, D, H, W) of canonical labels in one geometry, and
     the case's name in the batch's `case`. Writes `scores.csv` (a row a case and region) and `scores.json`
-    (`{"cases": [row, …], "summary": {region: {score: {mean, std, median}}}}`) into `output_dir`; puts the mean Dice of
-    each region into `engine.state.metrics` as `dice_<region>`.
+    (`{"cases": [row, …], "summary": {region: {score: {mean, std, median, cases}}}}`) into `output_dir`; puts the mean
+    Dice of each region into `engine.state.metrics` as `dice_<region>`.
     """
 
     def __init__(self, output_dir: str) -> None:

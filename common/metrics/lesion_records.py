@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from ..atomic import write_text
 from .lesion_wise import NUMBERS, RegionScores
 from .region_scores import summarise
 
-__all__ = ["case_rows", "lesion_wise_table", "records", "summarise_lesions", "write_records"]
+__all__ = [
+    "case_rows",
+    "found_by_size",
+    "lesion_wise_table",
+    "records",
+    "size_name",
+    "summarise_lesions",
+    "write_records",
+]
 
 
 def case_rows(cases: Mapping[str, Mapping[str, RegionScores]]) -> list[dict[str, Any]]:
@@ -25,6 +33,22 @@ def case_rows(cases: Mapping[str, Mapping[str, RegionScores]]) -> list[dict[str,
         for case, regions in cases.items()
         for region, scores in regions.items()
     ]
+
+
+def found_by_size(scores: Sequence[RegionScores]) -> dict[tuple[float, float], tuple[int, int]]:
+    """Detected and all scored lesions of a region in several cases, by size: (more than, at most) in mm³ → both."""
+    found: dict[tuple[float, float], tuple[int, int]] = {}
+    for one in scores:
+        for bounds, (detected, lesions) in one.sensitivity_by_size().items():
+            before = found.get(bounds, (0, 0))
+            found[bounds] = (before[0] + detected, before[1] + lesions)
+    return found
+
+
+def size_name(above: float, up_to: float | None) -> str:
+    """Such as 50–200 mm³; `up_to` is infinite, or None as in JSON, where there is no bound."""
+    bounded = up_to is not None and math.isfinite(up_to)
+    return f"{above:g}–{up_to:g} mm³" if bounded else f"above {above:g} mm³"
 
 
 def summarise_lesions(cases: Mapping[str, Mapping[str, RegionScores]]) -> dict[str, dict[str, Any]]:
@@ -38,13 +62,9 @@ def summarise_lesions(cases: Mapping[str, Mapping[str, RegionScores]]) -> dict[s
     summary: dict[str, dict[str, Any]] = {}
     for region, numbers in summarise(case_rows(cases), NUMBERS).items():
         scores = [regions[region] for regions in cases.values()]
-        sizes: dict[tuple[float, float], list[tuple[int, int]]] = {}
-        for one in scores:
-            for bounds, counts in one.sensitivity_by_size().items():
-                sizes.setdefault(bounds, []).append(counts)
         by_size = [
-            {"above": low, "up_to": high, "detected": sum(d for d, _ in counts), "lesions": sum(n for _, n in counts)}
-            for (low, high), counts in sizes.items()
+            {"above": low, "up_to": high, "detected": detected, "lesions": lesions}
+            for (low, high), (detected, lesions) in found_by_size(scores).items()
         ]
         totals = {name: sum(getattr(one, name) for one in scores) for name in ("tp", "fn", "fp")}
         summary[region] = {**numbers, "lesions": {**totals, "by_size": by_size}}
@@ -133,14 +153,10 @@ def lesion_wise_table(summary: Mapping[str, Mapping[str, Any]], cases: int) -> s
         bins = [count["by_size"][index] for count in counts]
         if not any(one["lesions"] for one in bins):
             continue
-        name = f"  {size['above']:g}–{size['up_to']:g} mm³" if _bounded(size) else f"  above {size['above']:g} mm³"
+        name = f"  {size_name(size['above'], size['up_to'])}"
         cells = [f"{size['detected']} of {size['lesions']}" for size in bins]
         lines.append(f"{name:22}" + "".join(f"{cell:>26}" for cell in cells))
     return "\n".join(lines)
-
-
-def _bounded(size: Mapping[str, Any]) -> bool:
-    return size["up_to"] is not None and math.isfinite(size["up_to"])
 
 
 def _cell(statistics: Mapping[str, float | None], digits: int, cases: int) -> str:

@@ -102,14 +102,15 @@ def nearest(points: NDArray[np.intp], targets: NDArray[np.intp], spacing: Spacin
     close = np.flatnonzero(near[:, 0] < 0.999 * _NEAR * max(spacing))
     index[close] = indices[close, 0]
     far = np.flatnonzero(index == len(targets))
-    lower = np.minimum(points.min(axis=0), targets.min(axis=0))
-    shape = np.maximum(points.max(axis=0), targets.max(axis=0)) - lower + 1
-    if len(far) * len(targets) > _VISITS * np.prod(shape):
-        index[far] = _nearest_by_transform(points[far] - lower, targets - lower, shape, spacing)
-    elif len(far):
-        near[far], indices[far] = tree.query(points[far] * scale, k=neighbours)
-        index[far] = indices[far, 0]
-        close = np.arange(len(points))
+    if len(far):
+        lower = np.minimum(points[far].min(axis=0), targets.min(axis=0))
+        shape = np.maximum(points[far].max(axis=0), targets.max(axis=0)) - lower + 1
+        if len(far) * len(targets) > _VISITS * np.prod(shape):
+            index[far] = _nearest_by_transform(points[far] - lower, targets - lower, shape, spacing)
+        else:
+            near[far], indices[far] = tree.query(points[far] * scale, k=neighbours)
+            index[far] = indices[far, 0]
+            close = np.arange(len(points))
     if not whole:
         # Then lengths of equally distant targets may differ in the last bit; a distance transform takes one of them.
         limits = near[:, 0] * (1 + 1e-12)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
+from ..metrics.lesion_records import found_by_size, size_name
 from ..metrics.lesion_wise import Lesion, RegionScores
 from .lesion_pictures import diameter
 from .page import REGION_NAMES
@@ -42,7 +43,7 @@ class SizeBin(NamedTuple):
     @property
     def name(self) -> str:
         """Such as 50–200 mm³."""
-        return f"above {self.low:g} mm³" if math.isinf(self.high) else f"{self.low:g}–{self.high:g} mm³"
+        return size_name(self.low, self.high)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -59,13 +60,8 @@ def line_style(number: int) -> tuple[int, tuple[float, ...]]:
 def count_by_size(scores: Sequence[RegionScores]) -> list[SizeBin]:
     """The lesions that count, of one region in all cases, by size; all the metric's sizes, the empty ones too."""
     volumes = [lesion.volume for lesion in _counted(scores)]
-    counts: dict[tuple[float, float], tuple[int, int]] = {}
-    for one in scores:
-        for bounds, (detected, lesions) in one.sensitivity_by_size().items():
-            before = counts.get(bounds, (0, 0))
-            counts[bounds] = (before[0] + detected, before[1] + lesions)
     bins = []
-    for (low, high), (detected, lesions) in counts.items():
+    for (low, high), (detected, lesions) in found_by_size(scores).items():
         inside = [math.log(volume) for volume in volumes if low < volume <= high]
         mean = math.exp(math.fsum(inside) / len(inside)) if inside else math.nan
         bins.append(SizeBin(low, high, detected, lesions, mean))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..data.labels import REGIONS
-from ..metrics.lesion_records import summarise_lesions
 from ..metrics.lesion_wise import Lesion, RegionScores
 from .lesion_pictures import diameter
 from .tables import Cell, Column, format_score
@@ -50,6 +49,8 @@ COLUMNS = (
 )
 
 Cases = Mapping[str, Mapping[str, RegionScores]]
+Summary = Mapping[str, Mapping[str, Any]]
+"""Of `common.metrics.lesion_records.summarise_lesions`."""
 
 
 class SummaryRow(NamedTuple):
@@ -83,9 +84,10 @@ class LesionRows(NamedTuple):
     lesions: int
 
 
-def summary_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[SummaryRow]:
+def summary_rows(
+    scored: Mapping[str, Cases], summaries: Mapping[str, Summary], regions: Sequence[str]
+) -> list[SummaryRow]:
     """Regions first, so that methods are neighbours; a mean over fewer cases than there are says over how many."""
-    summaries = {method: summarise_lesions(cases) for method, cases in scored.items()}
     rows = []
     for region in regions:
         for method, cases in scored.items():
@@ -104,9 +106,8 @@ def summary_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[Su
     return rows
 
 
-def statistic_rows(scored: Mapping[str, Cases], regions: Sequence[str]) -> list[tuple[str, str, str, list[Cell]]]:
+def statistic_rows(summaries: Mapping[str, Summary], regions: Sequence[str]) -> list[tuple[str, str, str, list[Cell]]]:
     """Mean, standard deviation and median of all COLUMNS, and over how many cases: region, method, statistic, cells."""
-    summaries = {method: summarise_lesions(cases) for method, cases in scored.items()}
     rows = []
     for region in regions:
         for method, summary in summaries.items():

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..atomic import write_text
 from ..data.pairs import Pair
 from ..metrics.comparison import Comparison, count_tests
+from ..metrics.lesion_records import summarise_lesions
 from ..metrics.lesion_wise import PRESETS, Policy
 from .comparisons import ComparisonRow, caution, compared_rows, differences
 from .detection import SizeBin, count_by_size, draw_detection, line_style
@@ -210,6 +211,7 @@ def write_lesion_page(
     regions = list(dict.fromkeys(r for cases in scored.values() for of in cases.values() for r in of))
     galleries, problems = _galleries(scored, pairs, policy, ignore_affine)
     lesions, false = lesion_rows(scored)
+    summaries = {method: summarise_lesions(cases) for method, cases in scored.items()}
     names = {case for cases in scored.values() for case in cases}
     given = {pair.case for of_method in pairs.values() for pair in of_method}
     page = LesionPage(
@@ -226,8 +228,8 @@ def write_lesion_page(
         given=len(given),
         notes=_notes(missing, failed),
         unequal=len({frozenset(cases) for cases in scored.values()}) > 1,
-        summary=summary_rows(scored, regions),
-        statistics=statistic_rows(scored, regions),
+        summary=summary_rows(scored, summaries, regions),
+        statistics=statistic_rows(summaries, regions),
         cases=case_rows(scored, regions),
         detection=_detection(scored, regions),
         galleries={

@@ -76,7 +76,7 @@ def test_files_that_are_not_what_their_name_says(references: Path, tmp_path: Pat
     assert spacing == (1.0, 1.2003 if kind == "nifti2" else float(np.float32(1.2003)), 2.0)
 
 
-def test_label_values_of_any_year(references: Path, tmp_path: Path):
+def test_label_values_of_brats_of_either_kind(references: Path, tmp_path: Path):
     save(tmp_path / "p" / "a.nii.gz", np.where(label_of(0) == 3, 4, label_of(0)).astype(np.uint8))
     only = {"a": find_references(references)["a"]}
     for convention in ("brats", "brats2018"):

@@ -15,6 +15,7 @@ import pytest
 from common.data.pairs import Pair
 from common.errors import CaseError, InputError
 from common.metrics.comparison import Comparison
+from common.metrics.lesion_records import summarise_lesions
 from common.metrics.lesion_wise import PRESETS, Policy, policy_of
 from common.report import lesion_tables, lesions
 from common.report.lesion_pictures import Cutout, Group, cut_case, diameter, draw_cutout
@@ -275,7 +276,7 @@ def test_a_mean_over_fewer_cases_says_over_how_many(methods: Any, scan: Any, tmp
     assert "exact WT cases 3 3 3 2 " in listed and "exact ET mean 0.833 62.3 0.889 1.000 " in listed
     scored = score_pairs(pairs["exact"], POLICY)[0]
     scored["healthy"]["WT"] = dataclasses.replace(scored["healthy"]["WT"], hd95=math.nan)
-    (row,) = summary_rows({"exact": scored}, ["WT"])
+    (row,) = summary_rows({"exact": scored}, {"exact": summarise_lesions(scored)}, ["WT"])
     assert row.cases == 3 and [cell.text.endswith("(n = 2)") for cell in row.cells] == [False, True, False]
 
 
