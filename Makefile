@@ -15,8 +15,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: env
 	$(BIN)/python -m common demo demo
 
+# In as many processes as there are cores, each with one thread; a file's tests stay together, as they share what they prepare.
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 quick: env
 	$(BIN)/python -m pytest -m 'not slow'
