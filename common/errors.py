@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import format_exception_only
 from types import TracebackType
 
 import torch
 
-__all__ = ["CaseError", "InputError", "exit_in_one_line", "find_input_error", "find_memory_error"]
+__all__ = [
+    "CaseError",
+    "InputError",
+    "describe_cause",
+    "exit_in_one_line",
+    "exit_with_cause",
+    "find_input_error",
+    "find_memory_error",
+]
 
 
 class InputError(ValueError):
     """Something the user gave is wrong and the user can mend it.
 
-    The message is one line: what is wrong, where, and what to do. Whatever stands between it and the command line
-    (MONAI and ignite wrap exceptions) is left out of what is printed.
+    Whatever stands between it and the command line (MONAI and ignite wrap exceptions) is left out of what is printed.
+
+    Args:
+        problems: usually one; each in one line: what is wrong, where, and what to do. On the command line each is
+            printed on a line of its own, in the exception's text they stand one after another.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*(" ".join(str(problem).split()) for problem in problems))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, one line each."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
 class CaseError(InputError):
@@ -43,6 +64,10 @@ class CaseError(InputError):
         return type(self), (self.case, self.path, self.reason, self.remedy)
 
 
+# What gloo and NCCL say when they wait for a process that is no more.
+_LOST_PROCESS = re.compile("Connection (closed by peer|reset by peer|was likely closed)|remote process exit")
+
+_WORKER = re.compile(r"^Original (?:Traceback .+?^)?([A-Za-z_][\w.]*(?:: [^\n]+)?)$", re.MULTILINE | re.DOTALL)
 _IN_TRACEBACK = re.compile(r"^[\w.]+\.(?:InputError|CaseError): (.+)$", re.MULTILINE)
 
 
@@ -77,17 +102,46 @@ def find_memory_error(error: BaseException) -> BaseException | None:
     )
 
 
+def describe_cause(error: BaseException) -> str:
+    """What an exception was raised from at last, in one line: its type and text. MONAI's own say only what it built."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = "".join(format_exception_only(error))
+    # A DataLoader's worker hands over the text of its traceback, the first cause first.
+    if in_worker := _WORKER.search(text):
+        text = in_worker[1]
+    return " ".join(text.split())
+
+
 def exit_in_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """A `sys.excepthook` that prints what a user can mend as one line; any other exception is shown whole."""
+    """A `sys.excepthook` that prints each problem that a user can mend as one line; any other error is shown whole."""
+    if not _print_problems(error):
+        sys.__excepthook__(kind, error, traceback)
+
+
+def exit_with_cause(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """A `sys.excepthook` that prints one line of any other error too, for a command that has the option --debug."""
+    if not _print_problems(error):
+        print(f"error: {describe_cause(error)}; --debug shows the traceback", file=sys.stderr)
+
+
+def _print_problems(error: BaseException) -> bool:
+    """Print each problem that a user can mend as one line; False where there is none."""
     found = find_input_error(error)
     if found is None and (memory := find_memory_error(error)) is not None:
         found = InputError(
             f"memory ran out ({str(memory) or type(memory).__name__}); make the patches or windows smaller, "
-            "in training also --batch_size or --cache_rate"
+            "in training also --batch_size or --num_workers"
         )
-    if found is None and issubclass(kind, KeyboardInterrupt):
+    if found is None and int(os.environ.get("WORLD_SIZE", 1)) > 1 and any(map(_is_lost_process, _chain(error))):
+        found = InputError("another process of this training has ended, and so this one does; the reason is that one's")
+    if found is None and isinstance(error, KeyboardInterrupt):
         found = InputError("stopped; what was finished is kept")
-    if found is None:
-        sys.__excepthook__(kind, error, traceback)
-    else:
-        print(f"error: {found}", file=sys.stderr)
+    for problem in found.problems if found is not None else ():
+        print(f"error: {problem}", file=sys.stderr)
+    return found is not None
+
+
+def _is_lost_process(error: BaseException) -> bool:
+    """Whether another process is what was lost, and not a file or a server."""
+    return not isinstance(error, OSError) and _LOST_PROCESS.search(str(error)) is not None

@@ -68,3 +68,17 @@ def test_folder_that_is_a_file(tmp_path: Path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match=r"taken/file\.txt can't be written: "):
         write_text(tmp_path / "taken" / "file.txt", "text")
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+):
+    path, seen = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (seen.append("renamed"), replace(old, new)))
+    with whole_file(path, durable) as temporary:
+        temporary.write_text("content")
+    assert seen == ([str(temporary), "renamed", str(tmp_path)] if durable else ["renamed"])
+    assert path.read_text() == "content"

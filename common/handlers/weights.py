@@ -1,15 +1,17 @@
-"""Weights: loading them strictly, and saving the best and the last."""
+"""Weights: loading them when an engine starts, and saving the best and the last."""
 
 from __future__ import annotations
 
 import io
 import logging
 import math
-import pickle
 import shutil
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Events
 from monai.engines import Workflow
@@ -17,77 +19,96 @@ from torch import nn
 
 from ..atomic import check_writable, whole_file
 from ..errors import InputError
+from ..weights import load_weights, read_facts
+from .checkpoint_folder import GO_ON
 
-__all__ = ["BestWeightsSaver", "LastWeightsSaver", "WeightsLoader", "load_weights", "save_weights"]
+__all__ = ["BestWeightsSaver", "LastWeightsSaver", "ModalityDropoutCheck", "WeightsLoader"]
 
 logger = logging.getLogger(__name__)
 
 
-def load_weights(network: nn.Module, path: Path | str) -> None:
-    """Load a checkpoint into a network; every tensor must fit and nothing pickled is executed.
-
-    Args:
-        network: gets the weights, on the device where it is.
-        path: a state dict, or `{"model": state dict}`, written by `torch.save`.
-
-    Raises:
-        InputError: the file is missing, damaged, holds other objects than tensors, or is of another network.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no weights at {path}: train first, or give the path of the file that has them")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} holds pickled objects or is damaged: it was not loaded and nothing in it was run; "
-            "save the network's state dict alone"
-        ) from error
-    except Exception as error:  # damaged files make torch raise almost anything
-        raise InputError(f"{path} is damaged or no checkpoint: get it again, or train again") from error
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no weights: expected a state dict, or one under the key 'model'")
-    own = network.state_dict()
-    wrong = sorted(own.keys() ^ state.keys())
-    wrong += [key for key in own if key in state and own[key].shape != state[key].shape]
-    if wrong:
-        raise InputError(
-            f"{path} is of another network: {len(wrong)} of {len(own)} tensors differ, such as {wrong[0]}; use the "
-            "weights trained with this network_def"
-        )
-    network.load_state_dict(state)
-
-
 class WeightsLoader:
-    """Loads weights into a network when an engine starts; see `load_weights`.
+    """Loads weights into a network when an engine starts; see `common.weights`.
 
     Args:
         network: gets the weights.
         path: the checkpoint; an empty path loads nothing (training from the beginning).
+        trained_with: settings that the weights must have been trained with; see `common.weights.read_weights`.
+
+    Raises:
+        InputError: when the engine starts: the weights can't be loaded, or were trained with other settings.
     """
 
-    def __init__(self, network: nn.Module, path: str = "") -> None:
-        self.network, self.path = network, path
+    def __init__(self, network: nn.Module, path: str = "", trained_with: Mapping[str, Any] | None = None) -> None:
+        self.network, self.path, self.trained_with = network, path, trained_with
 
     def attach(self, engine: Workflow) -> None:
         """Register with an engine."""
         if self.path:
-            engine.add_event_handler(Events.STARTED, lambda _: load_weights(self.network, self.path))
+            engine.add_event_handler(Events.STARTED, self.load)
+
+    def load(self, engine: Workflow) -> None:
+        """Load the weights."""
+        load_weights(self.network, self.path, self.trained_with)
 
 
-def save_weights(network: nn.Module, *paths: Path) -> None:
-    """Write a network's state dict to files that are whole or not there."""
+class ModalityDropoutCheck:
+    """Refuses to start an engine with weights that weren't trained with modality dropout.
+
+    Args:
+        weights: the checkpoints.
+
+    Raises:
+        InputError: when the engine starts, if one of them doesn't say that it was.
+    """
+
+    def __init__(self, weights: Sequence[Path | str]) -> None:
+        self.weights = weights
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with an engine."""
+        engine.add_event_handler(Events.STARTED, self.check)
+
+    def check(self, engine: Workflow) -> None:
+        """Read what the checkpoints say."""
+        for path in self.weights:
+            if not read_facts(path).get("modality_dropout"):
+                raise InputError(
+                    f"{path} wasn't trained with missing modalities, and would make something up for a case that lacks "
+                    "one: leave --missing_modalities out, or train with --modality_dropout 0.5"
+                )
+
+
+def weights_file(network: nn.Module, trained_with: Mapping[str, Any] | None) -> bytes:
+    """The content of a file with a network's state dict; of equal weights it is equal to the bit.
+
+    Where it is known, the file also has what the weights were trained with; `common.weights.read_facts` gives it back.
+    """
+    state = network.state_dict()
     buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
-    for path in paths:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+    torch.save(state if trained_with is None else {"model": state, "trained_with": dict(trained_with)}, buffer)
+    return buffer.getvalue()
 
 
-def keep_previous(path: Path, folder: Path) -> None:
-    """Copy the weights of an earlier run at `path` to `<folder>/<name>.previous-1.pt`, or the next number free."""
-    if path.exists():
+def _write(content: bytes, path: Path) -> None:
+    with whole_file(path, durable=True, remedy=GO_ON) as temporary:
+        temporary.write_bytes(content)
+
+
+def _make_ready(path: Path) -> None:
+    """Try that the folder can be written to, and remove what runs left there that were killed while they wrote."""
+    check_writable(path.parent)
+    for leftover in path.parent.glob(f".*-{path.name}"):
+        leftover.unlink(missing_ok=True)
+
+
+def keep_previous(path: Path, content: bytes, folder: Path) -> None:
+    """Copy other weights at `path` than `content` to `<folder>/<name>.previous-1.pt`, or the next number free.
+
+    The same weights are this run's own, written before it was killed and went on. (Killed after it found better ones
+    and before its first checkpoint, it keeps these as if they were an earlier run's.)
+    """
+    if path.exists() and path.read_bytes() != content:
         numbered = (folder / f"{path.stem}.previous-{number}.pt" for number in count(1))
         previous = next(file for file in numbered if not file.exists())
         with whole_file(previous) as temporary:
@@ -105,26 +126,42 @@ class BestWeightsSaver:
         network: what is saved.
         path: file of the best weights.
         previous: folder that gets a copy of the best weights of an earlier run, which these replace.
+        trained_with: id of a setting → value, plain ones, kept beside the weights.
     """
 
-    def __init__(self, network: nn.Module, path: str, previous: str) -> None:
+    def __init__(
+        self, network: nn.Module, path: str, previous: str, trained_with: Mapping[str, Any] | None = None
+    ) -> None:
         self.network, self.path, self.previous = network, Path(path), Path(previous)
+        self.trained_with = trained_with
         self.best: float | None = None
+        self.content = b""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best metric so far, and the file of its weights."""
+        return {"best": self.best, "file": torch.from_numpy(np.frombuffer(self.content, np.uint8).copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, with the same weights in the file."""
+        self.best, self.content = state["best"], state["file"].numpy().tobytes()
+        if self.best is not None:
+            _write(self.content, self.path)
 
     def attach(self, engine: Workflow) -> None:
         """Register with the evaluator; the folder is tried now, before any training."""
-        check_writable(self.path.parent)
+        _make_ready(self.path)
         engine.add_event_handler(Events.COMPLETED, self.save)
 
     def save(self, engine: Workflow) -> None:
         """Write the weights if they are the best so far."""
         name = engine.state.key_metric_name
         metric = float(engine.state.metrics[name])
-        if self.best is None:
-            keep_previous(self.path, self.previous)
         if self.best is None or metric > self.best:
+            self.content = weights_file(self.network, self.trained_with)
+            if self.best is None:
+                keep_previous(self.path, self.content, self.previous)
             self.best = -math.inf if math.isnan(metric) else metric
-            save_weights(self.network, self.path)
+            _write(self.content, self.path)
             logger.info("%s %.4f is the best so far: %s", name, metric, self.path)
 
 
@@ -136,20 +173,34 @@ class LastWeightsSaver:
         path: file of the last weights.
         best: file of the best weights.
         evaluator: what would have chosen the best ones.
+        trained_with: id of a setting → value, plain ones, kept beside the weights.
     """
 
-    def __init__(self, network: nn.Module, path: str, best: str, evaluator: Workflow) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str,
+        best: str,
+        evaluator: Workflow,
+        trained_with: Mapping[str, Any] | None = None,
+    ) -> None:
         self.network, self.path, self.best, self.evaluator = network, Path(path), Path(best), evaluator
+        self.trained_with = trained_with
 
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer; the folder is tried now, before any training."""
-        check_writable(self.path.parent)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: save_weights(self.network, self.path))
+        _make_ready(self.path)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
         engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def save(self, engine: Workflow) -> None:
+        """Write the weights as they are now."""
+        _write(weights_file(self.network, self.trained_with), self.path)
 
     def finish(self, engine: Workflow) -> None:
         """Write the best weights where there are none of this run."""
-        if not self.evaluator.state.iteration:
-            keep_previous(self.best, self.path.parent)
-            save_weights(self.network, self.best)
+        if self.evaluator.state.best_metric_epoch == -1:
+            content = weights_file(self.network, self.trained_with)
+            keep_previous(self.best, content, self.path.parent)
+            _write(content, self.best)
             logger.info("nothing was validated: the last weights are %s", self.best)

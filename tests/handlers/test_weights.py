@@ -1,7 +1,5 @@
-"""Weights load strictly and safely; the best and the last are kept whole."""
+"""The best and the last weights are kept whole."""
 
-import os
-import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,75 +8,13 @@ import torch
 from ignite.engine import Engine
 
 from common.errors import InputError
-from common.handlers.weights import BestWeightsSaver, LastWeightsSaver, WeightsLoader, load_weights
-
-
-class Payload:
-    """Leaves a file behind if a loader ever executes it."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (os.fspath(self.path),)
+from common.handlers.weights import BestWeightsSaver, LastWeightsSaver, ModalityDropoutCheck, WeightsLoader
+from common.weights import load_weights, read_facts
 
 
 @pytest.fixture
 def network() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
-
-
-@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])
-def test_loads_what_was_saved(tmp_path: Path, network: torch.nn.Module, wrap):
-    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
-    torch.save(wrap(other.state_dict()), tmp_path / "model.pt")
-    load_weights(network, tmp_path / "model.pt")
-    assert torch.equal(network[0].weight, other[0].weight)
-
-
-def test_missing(tmp_path: Path, network: torch.nn.Module):
-    with pytest.raises(InputError, match=r"no weights at .*none\.pt: train first, or give the path"):
-        load_weights(network, tmp_path / "none.pt")
-
-
-@pytest.mark.parametrize("keep", [0, 10, 500])
-def test_damaged(tmp_path: Path, network: torch.nn.Module, keep: int):
-    path = tmp_path / "model.pt"
-    torch.save(network.state_dict(), path)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match=r"model\.pt .*damaged"):
-        load_weights(network, path)
-
-
-@pytest.mark.parametrize("as_torch", [True, False])
-def test_pickled_objects_are_refused_and_never_executed(tmp_path: Path, network: torch.nn.Module, as_torch: bool):
-    path, trace = tmp_path / "model.pt", tmp_path / "executed"
-    content = {"model": network.state_dict(), "extra": Payload(trace)}
-    if as_torch:
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps(content))
-    with pytest.raises(InputError, match=r"model\.pt holds pickled objects or is damaged: it was not loaded"):
-        load_weights(network, path)
-    assert not trace.exists()
-
-
-def test_another_network_is_refused_whole(tmp_path: Path, network: torch.nn.Module):
-    before = network[0].weight.clone()
-    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2), torch.nn.Conv3d(2, 4, 1))
-    torch.save(other.state_dict(), tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"of another network: 2 of 4 tensors differ, such as 2\.bias"):
-        load_weights(network, tmp_path / "model.pt")
-    assert torch.equal(network[0].weight, before)
-    torch.save(torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.GroupNorm(1, 2)).state_dict(), tmp_path / "b.pt")
-    with pytest.raises(InputError, match=r"1 of 4 tensors differ, such as 0\.weight"):
-        load_weights(network, tmp_path / "b.pt")
-
-
-def test_other_content(tmp_path: Path, network: torch.nn.Module):
-    torch.save({"epoch": 3}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match="holds no weights"):
-        load_weights(network, tmp_path / "model.pt")
 
 
 def test_loader_without_a_path_leaves_the_network(network: torch.nn.Module):
@@ -125,16 +61,16 @@ def test_weights_of_every_earlier_run_are_kept(tmp_path: Path, network: torch.nn
     assert kept == {"model.previous-1.pt": 1, "model.previous-2.pt": 2, "model.pt": 3}
 
 
-@pytest.mark.parametrize("validations", [0, 3])
-def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: torch.nn.Module, validations: int):
+@pytest.mark.parametrize("best_epoch", [-1, 3])
+def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: torch.nn.Module, best_epoch: int):
     trainer = Engine(lambda engine, batch: torch.nn.init.constant_(network[0].weight, engine.state.epoch))
-    evaluator = SimpleNamespace(state=SimpleNamespace(iteration=validations))
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=best_epoch))
     (tmp_path / "best.pt").write_text("of an earlier run")
     LastWeightsSaver(network, str(tmp_path / "last.pt"), str(tmp_path / "best.pt"), evaluator).attach(trainer)
     trainer.run([0], max_epochs=3)
     assert torch.load(tmp_path / "last.pt", weights_only=True)["0.weight"].unique() == 3
     # Where something was validated, the best weights are the evaluator's to write.
-    if validations:
+    if best_epoch > 0:
         assert (tmp_path / "best.pt").read_text() == "of an earlier run"
     else:
         assert torch.load(tmp_path / "best.pt", weights_only=True)["0.weight"].unique() == 3
@@ -147,3 +83,46 @@ def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Modul
         BestWeightsSaver(network, str(tmp_path / "taken" / "model.pt"), str(tmp_path)).attach(
             Engine(lambda engine, batch: None)
         )
+
+
+FACTS = {"rate": 8, "classes": [0, 1], "modality_dropout": 0.5}
+
+
+def test_what_weights_were_trained_with_is_kept_beside_them(tmp_path: Path, network: torch.nn.Module):
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=-1))
+    BestWeightsSaver(network, str(tmp_path / "best.pt"), str(tmp_path), FACTS).save(evaluated(0.5))
+    trainer = Engine(lambda engine, batch: None)
+    LastWeightsSaver(network, str(tmp_path / "last.pt"), str(tmp_path / "end.pt"), evaluator, FACTS).attach(trainer)
+    trainer.run([0])
+    for name in ("best", "last", "end"):
+        assert read_facts(tmp_path / f"{name}.pt") == FACTS
+        load_weights(network, tmp_path / f"{name}.pt")
+
+
+def run_with(handler: WeightsLoader | ModalityDropoutCheck) -> None:
+    engine = Engine(lambda engine, batch: None)
+    handler.attach(engine)
+    engine.run([0])
+
+
+def test_weights_trained_with_other_settings_are_refused(tmp_path: Path, network: torch.nn.Module):
+    path = str(tmp_path / "model.pt")
+    BestWeightsSaver(network, path, str(tmp_path), FACTS).save(evaluated(0.5))
+    for same in ({}, {"rate": 8}, {"classes": [0, 1], "of no importance then": 3}):
+        run_with(WeightsLoader(network, path, same))
+    with pytest.raises(InputError, match=r"model\.pt was trained with rate 8: say --rate 8, not 2$"):
+        run_with(WeightsLoader(network, path, {"classes": [0, 1], "rate": 2}))
+    torch.save(network.state_dict(), path)
+    run_with(WeightsLoader(network, path, {"rate": 2}))
+
+
+@pytest.mark.parametrize("facts", [{"modality_dropout": 0.0}, {"rate": 8}, None])
+def test_weights_that_never_missed_a_modality_are_refused(
+    tmp_path: Path, network: torch.nn.Module, facts: dict[str, float] | None
+):
+    good, bad = tmp_path / "good.pt", tmp_path / "bad.pt"
+    BestWeightsSaver(network, str(good), str(tmp_path), FACTS).save(evaluated(0.5))
+    BestWeightsSaver(network, str(bad), str(tmp_path), facts).save(evaluated(0.5))
+    run_with(ModalityDropoutCheck([good]))
+    with pytest.raises(InputError, match=r"bad\.pt wasn't trained with missing modalities, .* leave --missing_modal"):
+        run_with(ModalityDropoutCheck([good, bad]))

@@ -1,0 +1,87 @@
+"""Reading a network's weights: strictly, and without running anything that a file holds."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import InputError
+
+__all__ = ["load_weights", "no_weights", "read_facts", "read_weights"]
+
+
+def read_weights(
+    network: nn.Module, path: Path | str, trained_with: Mapping[str, Any] | None = None
+) -> dict[str, torch.Tensor]:
+    """Read the weights in a checkpoint, on the CPU, and check that each tensor fits a network, which stays as it is.
+
+    Args:
+        network: what the weights must be of.
+        path: a state dict, or `{"model": state dict}` with anything plain beside it, written by `torch.save`.
+        trained_with: id of a setting → value that the weights must have been trained with, where the file says it:
+            what changes a network's output and no tensor's shape.
+
+    Raises:
+        InputError: the file is missing, damaged, holds other objects than tensors, is of another network, or was
+            trained with other settings.
+    """
+    content = _read(Path(path))
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no weights: expected a state dict, or one under the key 'model'")
+    own = network.state_dict()
+    wrong = sorted(own.keys() ^ state.keys())
+    wrong += [key for key in own if key in state and own[key].shape != state[key].shape]
+    if wrong:
+        raise InputError(
+            f"{path} is of another network: {len(wrong)} of {len(own)} tensors differ, such as {wrong[0]}; use the "
+            "weights trained with this network_def"
+        )
+    facts = _facts(content)
+    for id, value in (trained_with or {}).items():
+        if facts.get(id, value) != value:
+            raise InputError(f"{path} was trained with {id} {facts[id]}: say --{id} {facts[id]}, not {value}")
+    return state
+
+
+def read_facts(path: Path | str) -> dict[str, Any]:
+    """What a checkpoint says of how its weights were trained: id of a setting → value; empty where it says nothing.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return _facts(_read(Path(path)))
+
+
+def no_weights(path: Path | str) -> str:
+    """What to say where there is no file of weights."""
+    return f"no weights at {path}: train first, or give the path of the file that has them"
+
+
+def _facts(content: Any) -> dict[str, Any]:
+    facts = content.get("trained_with") if isinstance(content, dict) else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(no_weights(path))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds pickled objects or is damaged: it was not loaded and nothing in it was run; "
+            "save the network's state dict alone"
+        ) from error
+    except Exception as error:  # damaged files make torch raise almost anything
+        raise InputError(f"{path} is damaged or no checkpoint: get it again, or train again") from error
+
+
+def load_weights(network: nn.Module, path: Path | str, trained_with: Mapping[str, Any] | None = None) -> None:
+    """Load a checkpoint into a network, on the device where it is; see `read_weights`."""
+    network.load_state_dict(read_weights(network, path, trained_with))

@@ -1,0 +1,101 @@
+"""Weights load strictly and safely."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import InputError
+from common.weights import load_weights, read_facts, read_weights
+
+
+class Payload:
+    """Leaves a file behind if a loader ever executes it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (os.fspath(self.path),)
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])
+def test_loads_what_was_saved(tmp_path: Path, network: torch.nn.Module, wrap):
+    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
+    torch.save(wrap(other.state_dict()), tmp_path / "model.pt")
+    load_weights(network, tmp_path / "model.pt")
+    assert torch.equal(network[0].weight, other[0].weight)
+
+
+def test_missing(tmp_path: Path, network: torch.nn.Module):
+    with pytest.raises(InputError, match=r"no weights at .*none\.pt: train first, or give the path"):
+        load_weights(network, tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_damaged(tmp_path: Path, network: torch.nn.Module, keep: int):
+    path = tmp_path / "model.pt"
+    torch.save(network.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"model\.pt .*damaged"):
+        load_weights(network, path)
+
+
+@pytest.mark.parametrize("as_torch", [True, False])
+def test_pickled_objects_are_refused_and_never_executed(tmp_path: Path, network: torch.nn.Module, as_torch: bool):
+    path, trace = tmp_path / "model.pt", tmp_path / "executed"
+    content = {"model": network.state_dict(), "extra": Payload(trace)}
+    if as_torch:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=r"model\.pt holds pickled objects or is damaged: it was not loaded"):
+        load_weights(network, path)
+    assert not trace.exists()
+
+
+def test_another_network_is_refused_whole(tmp_path: Path, network: torch.nn.Module):
+    before = network[0].weight.clone()
+    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2), torch.nn.Conv3d(2, 4, 1))
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"of another network: 2 of 4 tensors differ, such as 2\.bias"):
+        load_weights(network, tmp_path / "model.pt")
+    assert torch.equal(network[0].weight, before)
+    torch.save(torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.GroupNorm(1, 2)).state_dict(), tmp_path / "b.pt")
+    with pytest.raises(InputError, match=r"1 of 4 tensors differ, such as 0\.weight"):
+        load_weights(network, tmp_path / "b.pt")
+
+
+def test_other_content(tmp_path: Path, network: torch.nn.Module):
+    torch.save({"epoch": 3}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="holds no weights"):
+        load_weights(network, tmp_path / "model.pt")
+
+
+def test_reading_leaves_the_network_alone(tmp_path: Path, network: torch.nn.Module):
+    before = network[0].weight.clone()
+    torch.save({key: value + 1 for key, value in network.state_dict().items()}, tmp_path / "model.pt")
+    state = read_weights(network, tmp_path / "model.pt")
+    assert torch.equal(network[0].weight, before) and torch.equal(state["0.weight"], before + 1)
+
+
+def test_facts_are_what_the_file_says(tmp_path: Path, network: torch.nn.Module):
+    path = tmp_path / "model.pt"
+    with pytest.raises(InputError, match=r"no weights at .*model\.pt"):
+        read_facts(path)
+    for content, facts in (
+        (network.state_dict(), {}),
+        ({"model": network.state_dict()}, {}),
+        ({"model": network.state_dict(), "trained_with": [1]}, {}),
+        ({"model": network.state_dict(), "trained_with": {"rate": 8}}, {"rate": 8}),
+    ):
+        torch.save(content, path)
+        assert read_facts(path) == facts
+        load_weights(network, path)
