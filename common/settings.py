@@ -1,0 +1,190 @@
+"""What the bundles' settings mean, and which values are good: one table for the checks and for `run --list`.
+
+A setting that a config has and that this table lacks is refused by `common.checks.check_settings`, so each new one gets
+its row here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from .data.labels import CONVENTIONS, source_values
+from .data.partition import PARTS
+from .errors import InputError
+from .metrics.lesion_wise import PRESETS
+
+__all__ = ["SETTINGS", "Rule", "Setting"]
+
+
+class Rule(NamedTuple):
+    """Whether a value is good, and what to give, as the error words it."""
+
+    holds: Callable[[Any], bool]
+    give: str
+
+
+class Setting(NamedTuple):
+    """One id of the configs, or one argument of a verb: the rule for its value, and its meaning in one line."""
+
+    rule: Rule
+    meaning: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_list(value: Any, each: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(each, value))
+
+
+def _is_device(value: Any) -> bool:
+    try:
+        torch.empty(1, device=value)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _is_convention(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(source_values(value))
+    except InputError:
+        return False
+
+
+SWITCH = Rule(lambda value: isinstance(value, bool), "True or False")
+PATH = Rule(lambda value: isinstance(value, str | os.PathLike) and os.fspath(value) != "", "a path, such as ./2020")
+PATH_OR_NONE = Rule(lambda value: value == "" or PATH.holds(value), "a path, such as ./2020, or nothing")
+COUNT = Rule(lambda value: _is_whole(value) and value > 0, "a whole number above zero")
+WHOLE = Rule(lambda value: _is_whole(value) and value >= 0, "a whole number, zero or above")
+NUMBER = Rule(_is_number, "a number")
+POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a number above zero")
+NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "a number, zero or above")
+SHARE = Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1")
+BELOW_ONE = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1")
+INNER_SHARE = Rule(lambda value: _is_number(value) and 0 < value < 1, "a number above 0 and below 1")
+FOLD = Rule(lambda value: _is_whole(value) and value >= -1, "the number of a fold, from 0, or -1 for none")
+FOLDS = Rule(lambda value: _is_whole(value) and value >= 2, "a whole number of at least 2")
+PART = Rule(lambda value: value in PARTS, f"one of {', '.join(PARTS)}")
+DEVICE = Rule(_is_device, "one that this machine has, such as cpu, or leave it out")
+AXES = Rule(
+    lambda value: _is_list(value, lambda axis: _is_whole(axis) and 0 <= axis <= 2),
+    'a list of 0, 1 and 2, such as "[0,1]"',
+)
+COMPILE = Rule(
+    lambda value: value is False or (value is True and any(map(shutil.which, ("c++", "g++", "clang++")))),
+    "False, or True where there is a C++ compiler (g++ or clang++)",
+)
+COMBINE = Rule(lambda value: value in ("mean", "vote"), "mean or vote")
+INTER_FORM = Rule(lambda value: value in ("log", "bounded"), "log or bounded")
+PRESET = Rule(lambda value: isinstance(value, str) and value in PRESETS, f"one of {', '.join(PRESETS)}")
+CONVENTION = Rule(_is_convention, f"one of {', '.join(CONVENTIONS)}, or values and names such as 1=ED,2=NCR,3=ET")
+FILES = Rule(
+    lambda value: PATH.holds(value) or _is_list(value, PATH.holds),
+    "a pattern such as 'folds/*/model.pt', or a list of paths",
+)
+MLFLOW = Rule(
+    lambda value: isinstance(value, str) and not value.startswith("file:"),
+    "a folder, sqlite:///FILE, or the address of an MLflow server",
+)
+CLASSES = Rule(
+    lambda value: _is_list(value, WHOLE.holds) and len(set(value)) == len(value),
+    'a list of different classes, such as "[0,1,2,3]"',
+)
+ATTENTION_RATE = Rule(lambda value: _is_whole(value) and value in (0, 2, 4, 8), "8, 4, 2, or 0 for none")
+FRACTIONS = Rule(
+    lambda value: _is_list(value, SHARE.holds) and len(value) == 3 and value[0] > 0 and abs(sum(value) - 1) < 1e-6,
+    'three numbers from 0 to 1 that add up to 1, the first above 0, such as "[0.7,0.1,0.2]"',
+)
+SPACING = Rule(
+    lambda value: _is_list(value, POSITIVE.holds) and len(value) == 3,
+    'three millimetre values above zero, "[1,1,1]"',
+)
+SIZE = Rule(
+    lambda value: _is_list(value, COUNT.holds) and len(value) == 3,
+    'three whole numbers of voxels above zero, such as "[128,128,128]"',
+)
+WINDOW = Rule(
+    lambda value: _is_list(value, lambda size: size == -1 or COUNT.holds(size)) and len(value) == 3,
+    'three whole numbers of voxels above zero, or -1 for the whole scan, such as "[-1,-1,-1]"',
+)
+
+# One row a setting, by name.
+SETTINGS: dict[str, Setting] = {
+    "accumulation_steps": Setting(COUNT, "training steps whose gradients make one step of the optimiser"),
+    "allow_missing": Setting(SWITCH, "a case without a prediction counts as predicted empty"),
+    "amp": Setting(SWITCH, "mixed precision, on GPUs and on CPUs"),
+    "attention_rate": Setting(ATTENTION_RATE, "resolution at which the attention acts, 8, 4 or 2; 0 = no attention"),
+    "attention_weight": Setting(NUMBER, "weight of the loss of the attention map"),
+    "batch_size": Setting(COUNT, "cases in a training step, in each process"),
+    "cache_dir": Setting(PATH, "folder that keeps prepared scans, which other runs may share"),
+    "cache_gib": Setting(NOT_NEGATIVE, "GiB that prepared scans may take on disk; 0 = keep none"),
+    "channels_last": Setting(SWITCH, "keep the network's weights with channels last in memory"),
+    "checkpoint_minutes": Setting(NOT_NEGATIVE, "minutes from one checkpoint to the next; 0 = one after each step"),
+    "ckpt_dir": Setting(PATH, "folder of the weights"),
+    "ckpt_path": Setting(PATH_OR_NONE, "file of weights to load; in training empty = start from none"),
+    "combine": Setting(COMBINE, "how members and views are put together: mean of probabilities, or vote"),
+    "compile": Setting(COMPILE, "compile the network for training with torch.compile"),
+    "cross_entropy_weight": Setting(NUMBER, "weight of the cross-entropy loss"),
+    "dataset_dir": Setting(PATH, "folder of the scans, in any known layout"),
+    "device": Setting(DEVICE, "where the network runs, such as cuda, cuda:1 or cpu"),
+    "dice_weight": Setting(NUMBER, "weight of the Dice loss"),
+    "draw": Setting(WHOLE, "how many of `members` to draw; 0 = all"),
+    "draw_seed": Setting(WHOLE, "of the draw of members"),
+    "epochs": Setting(COUNT, "passes over the training cases"),
+    "evaluate_on": Setting(PART, f"part to evaluate on: {', '.join(PARTS)}"),
+    "flips": Setting(AXES, "axes along which each scan is also seen flipped: 0 = left-right, 1, 2; all combinations"),
+    "fold": Setting(FOLD, "which fold of the folds file at partition_file; -1 = a partition by fractions"),
+    "folds": Setting(FOLDS, "how many folds"),
+    "fractions": Setting(FRACTIONS, "shares of the patients for training, validation and test"),
+    "gradient_clip": Setting(NOT_NEGATIVE, "greatest norm of the gradients of a step; 0 = no bound"),
+    "hard_attention": Setting(SWITCH, "each voxel belongs to one class of the attention map, not to all by share"),
+    "ignore_affine": Setting(SWITCH, "compare voxel by voxel, whatever the affines say"),
+    "inter_form": Setting(INTER_FORM, "form of the inter-class loss: log or bounded"),
+    "inter_start": Setting(WHOLE, "epoch from which the inter-class loss counts"),
+    "inter_weight": Setting(NUMBER, "weight of the inter-class loss"),
+    "learning_rate": Setting(POSITIVE, "learning rate of the first epoch"),
+    "lesion_preset": Setting(PRESET, "policy of the lesion-wise scores, such as brats2023-met"),
+    "members": Setting(FILES, "checkpoints of an ensemble, in place of ckpt_path; empty = none"),
+    "minimum_enhancing": Setting(WHOLE, "an enhancing tumour of fewer voxels becomes core; 0 = never"),
+    "missing_modalities": Setting(SWITCH, "zeros where a case lacks modalities, for weights trained with such"),
+    "mlflow_uri": Setting(MLFLOW, "where MLflow records the training, such as a folder; empty = nowhere"),
+    "modality_dropout": Setting(SHARE, "probability that a patch is trained on without some of its modalities"),
+    "num_workers": Setting(WHOLE, "processes that prepare scans; 0 = none beside the training"),
+    "out": Setting(PATH, "folder for what the verb writes"),
+    "output_dir": Setting(PATH, "folder for what the run writes"),
+    "overlap": Setting(BELOW_ONE, "share by which windows overlap"),
+    "overwrite": Setting(SWITCH, "do finished cases again"),
+    "parallel": Setting(COUNT, "folds that are worked on at once"),
+    "partition_file": Setting(PATH, "file that says which cases train, validate and test; written where there is none"),
+    "patch_size": Setting(SIZE, "voxels of a training patch"),
+    "patches_per_case": Setting(COUNT, "patches from each case in an epoch"),
+    "poly_power": Setting(NOT_NEGATIVE, "power of the learning rate's polynomial decay"),
+    "prediction_convention": Setting(CONVENTION, "label values of the predictions: canonical, brats, brats2018 …"),
+    "predictions_dir": Setting(PATH_OR_NONE, "folder of label maps <case>.nii.gz; in evaluate empty = write none"),
+    "reference_convention": Setting(CONVENTION, "label values of the references, in place of what their layout says"),
+    "resample": Setting(SWITCH, "bring each scan to `spacing`; False keeps its own"),
+    "resume": Setting(SWITCH, "go on from the newest checkpoint in <output_dir>/checkpoints"),
+    "rotations": Setting(SWITCH, "each scan is also seen turned by 90, 180 and 270 degrees in the axial plane"),
+    "save_probabilities": Setting(SWITCH, "also write <case>_probabilities.nii.gz"),
+    "save_uncertainty": Setting(SWITCH, "also write <case>_entropy.nii.gz and, of several members or views, _variance"),
+    "seed": Setting(WHOLE, "of everything that is drawn"),
+    "source_labels": Setting(SWITCH, "write labels in the convention of the input"),
+    "spacing": Setting(SPACING, "voxel size to resample to, in mm"),
+    "update_classes": Setting(CLASSES, "classes whose prototypes are added to the features"),
+    "val_interval": Setting(COUNT, "epochs from one validation to the next"),
+    "validation_share": Setting(INNER_SHARE, "share of a fold's patients, its test part aside, for validation"),
+    "weight_decay": Setting(NOT_NEGATIVE, "weight decay of the optimiser"),
+    "window_size": Setting(WINDOW, "voxels of an inference window; -1 = the whole scan along that axis"),
+}
