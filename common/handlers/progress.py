@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..inferers.mixed_precision import has_mixed_precision
+from .ending import at_end
 
 __all__ = ["ProgressBar", "announce_training"]
 
@@ -77,12 +78,14 @@ class ProgressBar:
 
     def attach(self, engine: Workflow) -> None:
         """Register with a trainer."""
-        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
-        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self.stop)
+        at_end(engine, self.stop)
 
     def start(self, engine: Workflow) -> None:
-        """Open the bar."""
+        """Open the bar, at the first epoch of this run: by then a training that goes on knows where it was."""
+        if self.bar is not None:
+            return
         state = engine.state
         self.bar = tqdm(
             total=state.max_epochs * state.epoch_length,
@@ -101,9 +104,8 @@ class ProgressBar:
         self.bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
         self.bar.update()
 
-    def stop(self, engine: Workflow, error: BaseException | None = None) -> None:
-        """Close the bar; what stopped the engine goes on its way."""
+    def stop(self) -> None:
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
-        if error is not None:
-            raise error
+            self.bar = None
