@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,25 +14,45 @@ from ..errors import CaseError, InputError
 from .labels import CHANNELS, channel_from_name
 
 __all__ = [
+    "MAP_ENDINGS",
     "Case",
     "Groups",
     "Layout",
+    "MissingModality",
     "assemble_cases",
     "by_stem",
     "channel_of",
     "find_files",
     "find_modalities",
     "stem",
+    "without_repeats",
 ]
 
 Case = dict[str, Any]
 """A MONAI dictionary. "case": name; "image": list of four paths in canonical channel order, or one 4D path; "label":
 path, only where there is one; "label_convention": of the label's values (`common.data.labels`); "channels": canonical
 names in the order of a 4D file, only where that isn't canonical; "section": "training" or "test", only where the
-layout has such sections."""
+layout has such sections; "missing": modalities that are zeros, names with blanks between them, only where some are.
+"image" may then list the files of the others alone."""
+
+MAP_ENDINGS = ("_probabilities", "_entropy", "_variance")
+"""What the names of files end in that lie beside a prediction `<case>` and are no label maps."""
 
 Groups = dict[str, dict[str, list[Path]]]
 """Case -> channel or "label" -> the files found for it."""
+
+
+class MissingModality(CaseError):
+    """A case lacks modalities and is usable otherwise.
+
+    Args:
+        case, path, reason, remedy: as for a CaseError.
+        rest: the case without them.
+    """
+
+    def __init__(self, case: str, path: Path | str | None, reason: str, remedy: str, rest: Case | None = None) -> None:
+        super().__init__(case, path, reason, remedy)
+        self.rest = rest or {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,12 @@ class Layout:
     convention: str
     cases: list[Case]
     problems: list[CaseError] = field(default_factory=list)
+
+    def with_incomplete(self) -> Layout:
+        """The same with each case that lacks modalities among the cases; its entry "missing" says which."""
+        incomplete = [problem.rest for problem in self.problems if isinstance(problem, MissingModality)]
+        others = [problem for problem in self.problems if not isinstance(problem, MissingModality)]
+        return Layout(self.name, self.convention, *without_repeats([*self.cases, *incomplete], others))
 
 
 def stem(path: Path | str) -> str:
@@ -128,14 +154,32 @@ def assemble_cases(groups: Groups, convention: str) -> tuple[list[Case], list[Ca
         missing = [channel for channel in CHANNELS if channel not in files]
         twice = next((paths for paths in files.values() if len(paths) > 1), None)
         if twice is not None:
-            kind = "the same file" if twice[0].parent == twice[1].parent else "the same case"
-            problems.append(CaseError(name, twice[0], f"{kind} is there twice, also as {twice[1]}", "keep one of them"))
+            what = "the same file" if twice[0].parent == twice[1].parent else "the same case"
+            problems.append(CaseError(name, twice[0], f"{what} is there twice, also as {twice[1]}", "keep one of them"))
         elif missing:
             lacks = f"modality {', '.join(missing)} is missing"
-            problems.append(CaseError(name, first and first.parent, lacks, "add the file or take the case out"))
+            told = (name, first and first.parent, lacks, "add the file or take the case out")
+            rest = {**_case(name, files, convention), "missing": " ".join(missing)}
+            problems.append(MissingModality(*told, rest) if rest["image"] else CaseError(*told))
         else:
-            case: Case = {"case": name, "image": [str(files[channel][0]) for channel in CHANNELS]}
-            if "label" in files:
-                case["label"] = str(files["label"][0])
-            cases.append({**case, "label_convention": convention})
+            cases.append(_case(name, files, convention))
     return cases, problems
+
+
+def _case(name: str, files: dict[str, list[Path]], convention: str) -> Case:
+    case: Case = {"case": name, "image": [str(files[channel][0]) for channel in CHANNELS if channel in files]}
+    if "label" in files:
+        case["label"] = str(files["label"][0])
+    return {**case, "label_convention": convention}
+
+
+def without_repeats(cases: list[Case], problems: list[CaseError]) -> tuple[list[Case], list[CaseError]]:
+    """Cases sorted by name, without those whose name is there more than once, and the problems with these added."""
+    counts = Counter(case["case"] for case in cases)
+    for name, count in sorted(counts.items()):
+        if count > 1:
+            images = [case["image"] for case in cases if case["case"] == name]
+            first, second = (image[0] if isinstance(image, list) else image for image in images[:2])
+            reason = f"the same case is there twice, also as {second}"
+            problems = [*problems, CaseError(name, first, reason, "keep one of them, or name them apart")]
+    return sorted((case for case in cases if counts[case["case"]] == 1), key=lambda case: case["case"]), problems

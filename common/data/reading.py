@@ -6,7 +6,7 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -156,9 +156,14 @@ def _as_scan(file: _File, voxels: np.ndarray, out: np.ndarray) -> None:
         file.fail(f"every voxel is {least:g}", "give the scan itself, or take the case out")
 
 
-def _empty_scan(shape: tuple[int, ...]) -> np.ndarray:
-    """(4, X, Y, Z) with each channel in the memory order of NIfTI files, so that copying into it runs straight."""
-    return np.moveaxis(np.empty((*shape, len(CHANNELS)), np.float32, order="F"), -1, 0)
+def _empty_scan(shape: tuple[int, ...], present: Sequence[str]) -> np.ndarray:
+    """(4, X, Y, Z) with each channel in the memory order of NIfTI files, so that copying into it runs straight.
+
+    Channels that aren't in `present` are zeros; the others are to be filled.
+    """
+    scan = np.moveaxis(np.empty((*shape, len(CHANNELS)), np.float32, order="F"), -1, 0)
+    scan[[channel not in present for channel in CHANNELS]] = 0
+    return scan
 
 
 def read_image(case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +171,7 @@ def read_image(case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         case: dictionary of `common.data.layouts`; "image" may also be a folder. Without "case" the name is that of the
-            file or folder, without "channels" a 4D file is in canonical order.
+            file or folder, without "channels" a 4D file is in canonical order. Modalities in "missing" are zeros.
 
     Returns:
         float32 array (4, X, Y, Z), channels t1n t1c t2w t2f, each channel in Fortran order as in the file; and the
@@ -178,23 +183,25 @@ def read_image(case: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """
     image = case["image"]
     name = case.get("case") or stem(image[0] if isinstance(image, (list, tuple)) else image)
+    present = [channel for channel in CHANNELS if channel not in (case.get("missing") or "").split()]
     if isinstance(image, (list, tuple)):
         paths = list(image)
-        if len(paths) == 1:
+        if len(paths) == 1 < len(present):
             image = paths[0]
     elif Path(image).is_dir():
         paths = image = find_modalities(Path(image))
     if isinstance(image, (str, Path)):
-        return _read_4d(_File(name, image), case.get("channels") or CHANNELS)
-    files = [_File(name, path) for path in paths]
-    if len(files) != len(CHANNELS):
-        raise CaseError(name, files[0].path, f"{len(files)} files", f"give the four of {', '.join(CHANNELS)}")
-    return _read_modalities(files)
+        return _read_4d(_File(name, image), case.get("channels") or CHANNELS, present)
+    if len(paths) == len(CHANNELS):
+        paths = [path for path, channel in zip(paths, CHANNELS, strict=True) if channel in present]
+    if len(paths) != len(present):
+        raise CaseError(name, paths[0], f"{len(paths)} files", f"give the four of {', '.join(CHANNELS)}")
+    return _read_modalities([_File(name, path) for path in paths], present)
 
 
-def _read_modalities(files: list[_File]) -> tuple[np.ndarray, np.ndarray]:
+def _read_modalities(files: list[_File], present: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     first = files[0].read_geometry()
-    scan = _empty_scan(first.shape)
+    scan = _empty_scan(first.shape, present)
 
     def read_one(file: _File, out: np.ndarray) -> np.ndarray:
         voxels, affine, _ = file.read()
@@ -205,21 +212,21 @@ def _read_modalities(files: list[_File]) -> tuple[np.ndarray, np.ndarray]:
         return affine
 
     with ThreadPoolExecutor(len(files)) as pool:  # unpacking, copying and min/max all release the GIL
-        affines = list(pool.map(read_one, files, scan))
+        affines = list(pool.map(read_one, files, [scan[CHANNELS.index(channel)] for channel in present]))
     return scan, affines[0]
 
 
-def _read_4d(file: _File, channels: list[str] | tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _read_4d(file: _File, channels: Sequence[str], present: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     voxels, affine, _ = file.read()
     if voxels.ndim != 4 or voxels.shape[3] != len(CHANNELS):
         file.fail(
             f"is {voxels.ndim}D ({_times(voxels.shape)}) where 4D with {len(CHANNELS)} channels is expected",
             f"give one file with {', '.join(channels)}, or the four files",
         )
-    scan = _empty_scan(voxels.shape[:3])
-    sources = [voxels[..., list(channels).index(channel)] for channel in CHANNELS]
+    scan = _empty_scan(voxels.shape[:3], present)
+    sources = [voxels[..., channels.index(channel)] for channel in present]
     with ThreadPoolExecutor(len(sources)) as pool:
-        list(pool.map(_as_scan, [file] * len(sources), sources, scan))
+        list(pool.map(_as_scan, [file] * len(sources), sources, [scan[CHANNELS.index(c)] for c in present]))
     return scan, affine
 
 
