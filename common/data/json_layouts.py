@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import CaseError, InputError
-from .case_files import Case, Groups, Layout, assemble_cases, by_stem, channel_of, stem
+from .case_files import (
+    Case,
+    Groups,
+    Layout,
+    MissingModality,
+    assemble_cases,
+    by_stem,
+    channel_of,
+    stem,
+    without_repeats,
+)
 from .labels import CHANNELS, channel_from_name, convention_from_names
 
 __all__ = ["is_datalist", "match_datalists", "match_nnunet", "read_datalist", "read_json"]
@@ -19,6 +29,7 @@ __all__ = ["is_datalist", "match_datalists", "match_nnunet", "read_datalist", "r
 logger = logging.getLogger(__name__)
 
 _SECTIONS = {"training": "training", "validation": "training", "test": "test", "testing": "test"}
+_CHANNEL = re.compile(r"[-_][^-_]*$")
 
 
 def read_json(path: Path) -> Any:
@@ -126,7 +137,7 @@ def match_nnunet(folder: Path, files: list[Path]) -> Layout | None:
         usable, broken = assemble_cases(groups, convention)
         cases += [{**case, "section": name} for case in usable]
         problems += broken
-    return Layout("nnunet", convention, *_without_repeats(cases, problems))
+    return Layout("nnunet", convention, *without_repeats(cases, problems))
 
 
 def is_datalist(content: object) -> TypeGuard[dict[str, Any]]:
@@ -155,11 +166,11 @@ def match_datalists(folder: Path) -> tuple[list[Layout], list[InputError]]:
 def read_datalist(path: Path, content: dict[str, Any]) -> Layout:
     """A MONAI datalist: lists of `{"image", "label"}` under training, validation, test or testing.
 
-    "image" is one 4D file, a list of four files or a case's folder, relative to the JSON file. Files whose names tell
-    their modality are put in canonical order; others are taken to be in it unless "channels", "channel_names" or
-    "modality" in the JSON says otherwise. "labels" (names of the values) or "label_convention" tell the values;
-    canonical without them. "case", "channels" and "label_convention" may also be given entry by entry. With "modality"
-    it is the decathlon's layout (Task01: channels FLAIR, T1w, T1gd, T2w).
+    "image" is one 4D file, a list of one file a modality or a case's folder, relative to the JSON file. Files whose
+    names tell their modality are put in canonical order; others are taken to be in it unless "channels",
+    "channel_names" or "modality" in the JSON says otherwise. "labels" (names of the values) or "label_convention" tell
+    the values; canonical without them. "case", "channels" and "label_convention" may also be given entry by entry.
+    With "modality" it is the decathlon's layout (Task01: channels FLAIR, T1w, T1gd, T2w).
 
     "training" and "validation" together are what `common.data.partition` divides; a warning tells that the list's own
     division isn't used. Cases under "test" and "testing" stay test cases.
@@ -190,7 +201,7 @@ def read_datalist(path: Path, content: dict[str, Any]) -> Layout:
     if content.get("training") and content.get("validation"):
         logger.warning('%s: its own "validation" is not used as such; all its cases are divided anew', path)
     name = "decathlon" if "modality" in content else "datalist"
-    return Layout(name, convention, *_without_repeats(cases, problems))
+    return Layout(name, convention, *without_repeats(cases, problems))
 
 
 def _entry_case(entry: object, path: Path, channels: list[str] | None, convention: str) -> Case:
@@ -199,7 +210,9 @@ def _entry_case(entry: object, path: Path, channels: list[str] | None, conventio
     if not isinstance(entry, dict) or not images or not all(isinstance(file, str) for file in images):
         raise CaseError(str(entry)[:60], path, 'an entry without "image"', 'give {"image": …, "label": …}')
     paths = [path.parent / str(file) for file in images]
-    name = str(entry.get("case") or _case_name(paths))
+    # A list of one whose name tells a channel isn't the file of all four.
+    is_modality = isinstance(image, list) and len(paths) == 1 and bool(channel_of(paths[0])) and not paths[0].is_dir()
+    name = str(entry.get("case") or (_CHANNEL.split(stem(paths[0]))[0] if is_modality else _case_name(paths)))
     if "/" in name or name.startswith("."):
         raise CaseError(name, path, "the name can't be that of a file", 'give another "case"')
     if not isinstance(entry.get("label") or "", str):
@@ -214,7 +227,7 @@ def _entry_case(entry: object, path: Path, channels: list[str] | None, conventio
         case["label_convention"] = _convention({"label_convention": entry.get("label_convention") or convention}, path)
     except InputError as error:
         raise CaseError(name, None, str(error), "mend the entry") from None
-    if len(paths) == 1:
+    if len(paths) == 1 and not is_modality:
         case["image"] = str(paths[0])
         if channels and channels != list(CHANNELS) and not paths[0].is_dir():
             case["channels"] = channels
@@ -223,9 +236,21 @@ def _entry_case(entry: object, path: Path, channels: list[str] | None, conventio
         order = told if sorted(map(str, told)) == sorted(CHANNELS) else channels or list(CHANNELS)
         case["image"] = [str(paths[order.index(channel)]) for channel in CHANNELS]
     else:
-        raise CaseError(name, path, f"{len(paths)} images are listed", f"list the four of {', '.join(CHANNELS)}")
+        files_of = {channel_of(file): str(file) for file in paths}
+        case["image"] = [files_of[channel] for channel in CHANNELS if channel in files_of]
     if entry.get("label"):
         case["label"] = str(path.parent / entry["label"])
+    if is_modality or len(paths) not in (1, len(CHANNELS)):
+        wrong = (
+            name,
+            path,
+            f"{len(paths)} image{'s are' if len(paths) > 1 else ' is'} listed",
+            f"list the four of {', '.join(CHANNELS)}",
+        )
+        if len(case["image"]) < len(paths):  # their names don't tell which they are
+            raise CaseError(*wrong)
+        missing = " ".join(channel for channel in CHANNELS if channel not in files_of)
+        raise MissingModality(*wrong, {**case, "missing": missing})
     return case
 
 
@@ -233,17 +258,5 @@ def _case_name(paths: list[Path]) -> str:
     """The file's name, or what the names of four files have in common, or that of the folder they are in."""
     if len(paths) == 1:
         return stem(paths[0])
-    names = {re.split(r"[-_][^-_]*$", stem(path))[0] for path in paths}
+    names = {_CHANNEL.split(stem(path))[0] for path in paths}
     return names.pop() if len(names) == 1 else paths[0].parent.name
-
-
-def _without_repeats(cases: list[Case], problems: list[CaseError]) -> tuple[list[Case], list[CaseError]]:
-    """Cases sorted by name, without those whose name is there more than once, and the problems with these added."""
-    counts = Counter(case["case"] for case in cases)
-    for name, count in sorted(counts.items()):
-        if count > 1:
-            images = [case["image"] for case in cases if case["case"] == name]
-            first, second = (image[0] if isinstance(image, list) else image for image in images[:2])
-            reason = f"the same case is there twice, also as {second}"
-            problems = [*problems, CaseError(name, first, reason, "keep one of them, or name them apart")]
-    return sorted((case for case in cases if counts[case["case"]] == 1), key=lambda case: case["case"]), problems

@@ -134,17 +134,20 @@ def recognise(folder: Path | str) -> Layout:
     return found[0]
 
 
-def list_cases(folder: Path | str, labelled: bool = False) -> list[Case]:
+def list_cases(folder: Path | str, labelled: bool = False, missing_modalities: bool = False) -> list[Case]:
     """The cases of a folder as MONAI dictionaries, all of them usable as far as their names tell.
 
     Args:
         folder: as `recognise` takes it.
         labelled: every case must have a label, as training needs; what the layout sets apart as test is left out.
+        missing_modalities: a case that lacks modalities is one too, with its entry "missing".
 
     Raises:
         InputError: what `recognise` raises; or cases can't be used or have no label, all of them named.
     """
     layout = recognise(folder)
+    if missing_modalities:
+        layout = layout.with_incomplete()
     cases, problems = layout.cases, layout.problems
     if labelled:
         cases = [case for case in cases if case.get("section") != "test"]
@@ -156,7 +159,7 @@ def list_cases(folder: Path | str, labelled: bool = False) -> list[Case]:
     if len(problems) == 1:
         raise problems[0]
     if problems:
-        raise InputError(f"{folder}: {len(problems)} cases can't be used: {' | '.join(map(str, problems))}")
+        raise InputError(*map(str, problems))
     if not cases:
         raise InputError(f"{folder}: holds no case with a label; add labels, or name another folder")
     return cases

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CaseError, InputError
-from .case_files import Case, by_stem, find_files
+from .case_files import MAP_ENDINGS, Case, by_stem, find_files
 from .layouts import recognise
 from .reading import AFFINE_TOLERANCE, read_label_map
 
@@ -81,7 +81,7 @@ class Pair:
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
-    """The files `<case>.nii.gz` or `<case>.nii` of a folder by case; probability maps are left out.
+    """The files `<case>.nii.gz` or `<case>.nii` of a folder by case; maps that lie beside label maps are left out.
 
     Raises:
         InputError: the folder is missing or holds none, or a case is there twice.
@@ -89,9 +89,7 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give the folder that holds <case>.nii.gz")
     found = {
-        name: paths
-        for name, paths in by_stem(find_files(folder, depth=0)).items()
-        if not name.endswith("_probabilities")
+        name: paths for name, paths in by_stem(find_files(folder, depth=0)).items() if not name.endswith(MAP_ENDINGS)
     }
     if not found:
         raise InputError(f"{folder}: holds no label map <case>.nii.gz; give the folder of the predictions")
@@ -104,6 +102,8 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
 def find_references(folder: Path, convention: str | None = None) -> dict[str, Case]:
     """The labelled cases of a data set in any layout, or the label maps of a folder that holds nothing else, by case.
 
+    Cases that lack modalities are among them.
+
     Args:
         folder: as `common.data.layouts.recognise` takes it, or with files `<case>.nii.gz`.
         convention: of the labels, in place of the layout's.
@@ -111,9 +111,9 @@ def find_references(folder: Path, convention: str | None = None) -> dict[str, Ca
     Raises:
         InputError: what `recognise` raises; or no case has a label.
     """
-    layout = recognise(folder)
+    layout = recognise(folder).with_incomplete()
     if layout.problems:
-        raise layout.problems[0]
+        raise InputError(*map(str, layout.problems))
     cases: list[dict[str, Any]] = [case for case in layout.cases if "label" in case]
     if layout.name == "flat" and not cases:
         # Files side by side that have no labels are labels.

@@ -17,6 +17,7 @@ from .region_scores import summarise
 
 __all__ = [
     "case_rows",
+    "finite",
     "found_by_size",
     "lesion_wise_table",
     "records",
@@ -81,14 +82,14 @@ def records(cases: Mapping[str, Mapping[str, RegionScores]], facts: Mapping[str,
     return {**facts, "cases": rows, "summary": summarise_lesions(cases)}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows neither NaN nor infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
@@ -118,7 +119,7 @@ def write_records(
         undefined = {key for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
         cells = {key: "" if key in undefined else value for key, value in row.items()}
         writer.writerow(cells | {"missing": int(row["case"] in missing)})
-    content = _finite(records(cases, {**facts, "missing": sorted(missing)}))
+    content = finite(records(cases, {**facts, "missing": sorted(missing)}))
     write_text(folder / "lesions.csv", text.getvalue())
     write_text(folder / "lesions.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content

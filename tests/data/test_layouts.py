@@ -127,7 +127,7 @@ def test_missing_modality_leaves_the_others(tmp_path):
         f"case C, {tmp_path}/C: modality t2f is missing; add the file or take the case out",
     ]
     assert list(map(str, found.problems)) == lines
-    assert error_of(list_cases, tmp_path) == f"{tmp_path}: 2 cases can't be used: {lines[0]} | {lines[1]}"
+    assert error_of(list_cases, tmp_path) == f"{lines[0]}; {lines[1]}"
     shutil.rmtree(tmp_path / "C")
     with pytest.raises(CaseError) as error:
         list_cases(tmp_path)

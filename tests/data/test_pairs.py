@@ -105,7 +105,8 @@ def test_folders(references: Path, tmp_path: Path):
     assert "none: is no folder" in error_of(find_label_maps, tmp_path / "none")
     assert "empty: holds no label map" in error_of(find_label_maps, tmp_path / "empty")
     assert "empty: holds no .nii or .nii.gz file" in error_of(find_references, tmp_path / "empty")
-    save(references / "a_probabilities.nii.gz", label_of(0))
+    for beside in ("probabilities", "entropy", "variance"):
+        save(references / f"a_{beside}.nii.gz", label_of(0))
     assert sorted(find_label_maps(references)) == ["a", "b", "c"]
     save(references / "b.nii", label_of(0))
     assert "case b" in error_of(find_label_maps, references) and "twice" in error_of(find_label_maps, references)

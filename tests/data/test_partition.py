@@ -104,7 +104,7 @@ def error_of(*args: object, **options: object) -> str:
 
 
 def test_a_file_of_other_cases_is_refused(tmp_path):
-    file, remedy = tmp_path / "parts.json", "mend it, or divide anew into another file with --partition_file"
+    file, remedy = tmp_path / "parts.json", "mend it, or divide anew into another file"
     partition_cases(cases_of(*"abcdef"), file)
     before = file.read_bytes()
     line = error_of(cases_of(*"abcdefgh"), file)
@@ -116,9 +116,11 @@ def test_a_file_of_other_cases_is_refused(tmp_path):
     assert "was drawn with fractions [0.7, 0.1, 0.2]" in error_of(cases_of(*"abcdef"), file, (0.6, 0.2, 0.2))
     assert file.read_bytes() == before
     no_names = '{"parts": {"training": [{}], "validation": [], "test": []}}'
-    for text in ("[]", '{"parts": {"training": []}}', '{"parts": 3}', no_names):
+    for text in ("{}", '{"parts": {"training": []}}', '{"parts": 3}', no_names):
         file.write_text(text)
-        assert error_of(cases_of("a"), file).startswith(f'{file}: is no partition ("parts" with lists of names train')
+        assert error_of(cases_of("a"), file).startswith(f"{file}: is no partition (lists of names as training, valid")
+    file.write_text("[]")
+    assert error_of(cases_of("a"), file) == f"{file}: holds neither a partition nor folds; {remedy}"
     file.write_text('{"parts": {"training": ["a", "a"], "validation": [], "test": []}}')
     assert error_of(cases_of("a"), file) == f"{file}: lists a case twice in training; {remedy}"
     file.write_text("{")
@@ -130,7 +132,7 @@ def test_a_file_that_shares_a_patient_is_refused(tmp_path):
     names = ["sub-01_ses-01", "sub-01_ses-02", "sub-02", "sub-03"]
     parts = {"training": names[:1], "validation": ["sub-02"], "test": [names[1], "sub-03"]}
     file.write_text(json.dumps({"parts": parts}))
-    remedy = "mend it, or divide anew into another file with --partition_file"
+    remedy = "mend it, or divide anew into another file"
     line = f"{file}: patient sub-01 is in training and in test; {remedy}"
     assert error_of(cases_of(*names), file) == line
     few = {"training": ["a"], "validation": ["b"], "test": ["b"]}
