@@ -1,6 +1,8 @@
 """Label maps and probabilities are written in the input's geometry, in the wanted convention, whole."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
+from common.data.writing import write_nifti
 from common.errors import InputError
+from common.handlers import predictions
 from common.handlers.predictions import PredictionSaver
 
 AFFINE = np.array([[-1.0, 0, 0, 5], [0, 0, 2, 6], [0, 1.5, 0, 7], [0, 0, 0, 1]])
@@ -54,6 +58,41 @@ def test_probabilities_add_up_to_one_also_outside_the_brain(tmp_path: Path):
     assert maps[0, 0, 0].tolist() == [1, 0, 0, 0]
 
 
+def test_uncertainty_lies_beside_the_labels(tmp_path: Path):
+    maps = {
+        name: MetaTensor(torch.rand(1, 2, 3, 4), affine=torch.from_numpy(AFFINE)) for name in ("entropy", "variance")
+    }
+    run(PredictionSaver(str(tmp_path)), {"case": "c"}, output() | maps)
+    for name, values in maps.items():
+        image = nibabel.load(tmp_path / f"c_{name}.nii.gz")
+        assert image.get_data_dtype() == np.float32
+        np.testing.assert_array_equal(np.asarray(image.dataobj), values[0])
+        np.testing.assert_allclose(image.affine, AFFINE)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("kept", [(), ("probabilities",), ("entropy",), ("entropy", "variance")])
+def test_maps_of_an_earlier_prediction_go(tmp_path: Path, kept: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    """They go before the new label map is there, so that no report sets the ones against the other."""
+    unsure = MetaTensor(torch.rand(1, 2, 3, 4), affine=torch.from_numpy(AFFINE))
+    full = output(probabilities=True) | {"entropy": unsure, "variance": unsure}
+    for case in ("c", "c2"):
+        run(PredictionSaver(str(tmp_path)), {"case": case}, full)
+    (tmp_path / "c_notes.nii.gz").write_text("of somebody else")
+    others = {"c2.nii.gz", *(f"c2_{name}.nii.gz" for name in full if name != "pred"), "c_notes.nii.gz"}
+    maps = {f"c_{name}.nii.gz" for name in kept}
+    seen = []
+
+    def write(path: Path, *args: Any) -> None:
+        seen.append((path.name, {file.name for file in tmp_path.glob("c_*")} - others))
+        write_nifti(path, *args)
+
+    monkeypatch.setattr(predictions, "write_nifti", write)
+    run(PredictionSaver(str(tmp_path)), {"case": "c"}, {name: full[name] for name in ("pred", *kept)})
+    assert {path.name for path in tmp_path.iterdir()} == {"c.nii.gz", *maps} | others
+    assert seen[-1] == ("c.nii.gz", maps)
+
+
 def test_folder_is_tried_before_the_first_case(tmp_path: Path):
     (tmp_path / "taken").write_text("")
     seen = []
@@ -62,3 +101,23 @@ def test_folder_is_tried_before_the_first_case(tmp_path: Path):
     with pytest.raises(InputError, match="can't be written"):
         engine.run([0])
     assert not seen
+
+
+def test_missing_modalities_are_said_beside_the_prediction(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("WARNING"):
+        run(PredictionSaver(str(tmp_path)), {"case": "c", "missing": "t1c t2f"}, output())
+    assert caplog.messages == ["case c has no t1c, t2f: zeros took its place"]
+    said = json.loads((tmp_path / "c.json").read_text())
+    assert said == {"case": "c", "missing": ["t1c", "t2f"], "used": ["t1n", "t2w"]}
+    run(PredictionSaver(str(tmp_path)), {"case": "whole"}, output())
+    run(PredictionSaver(str(tmp_path)), {"case": "c"}, output())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.nii.gz", "whole.nii.gz"]
+
+
+@pytest.mark.parametrize("content", ['{"case": "c", "age": 61}', '{"missing": ["t1c"]}', "[]", "no JSON"])
+@pytest.mark.parametrize("missing", [{}, {"missing": "t1c"}])
+def test_a_file_of_another_that_has_the_name_of_a_note_stays(tmp_path: Path, content: str, missing: dict[str, str]):
+    (tmp_path / "c.json").write_text(content)
+    run(PredictionSaver(str(tmp_path)), {"case": "c", **missing}, output())
+    assert (tmp_path / "c.json").read_text() == content
+    assert (tmp_path / "c.nii.gz").exists()
