@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from ..errors import CaseError, InputError, find_input_error, find_memory_error
+from .case_files import MissingModality
 from .labels import LABEL_NAMES, source_values
 from .layouts import LABEL_FOLDERS, recognise
+from .missing import read_note
 
-__all__ = ["CaseStream", "cases_to_do", "pair_predictions"]
+__all__ = ["CaseStream", "cases_to_do", "pair_predictions", "refuse_own_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,13 @@ def cases_to_do(
     overwrite: bool = False,
     probabilities: bool = False,
     source_labels: bool = False,
+    uncertainty: bool = False,
+    missing_modalities: bool = False,
 ) -> list[dict[str, Any] | CaseError]:
     """The cases of a folder, in any layout, that aren't finished in `output_dir` yet.
 
-    A case whose files are incomplete is in the list as its error, for `CaseStream` to report among the others.
+    A case whose files are incomplete is in the list as its error, for `CaseStream` to report among the others. One that
+    was predicted without a modality which is there now isn't finished.
 
     Args:
         dataset_dir: folder in one of the layouts of `common.data.layouts`.
@@ -40,26 +45,51 @@ def cases_to_do(
         probabilities: a case is finished only when it has `<case>_probabilities.nii.gz` too.
         source_labels: labels will be written in the convention of the case's own files. One whose convention has no
             value for some class is in the list as an error.
+        uncertainty: a case is finished only when it has `<case>_entropy.nii.gz` too.
+        missing_modalities: a case that lacks modalities is in the list as a case, with its entry "missing".
     """
     layout = recognise(dataset_dir)
-    _refuse_own_files(layout.cases, Path(dataset_dir), Path(output_dir))
-    endings = (".nii.gz", "_probabilities.nii.gz") if probabilities else (".nii.gz",)
+    if missing_modalities:
+        layout = layout.with_incomplete()
+    cases, problems = layout.cases, layout.problems
+    refuse_own_files(cases, dataset_dir, output_dir)
+    wanted = {"": True, "_probabilities": probabilities, "_entropy": uncertainty}
+    endings = [ending for ending, is_wanted in wanted.items() if is_wanted]
 
     def is_finished(case: dict[str, Any]) -> bool:
-        return all((Path(output_dir) / f"{case['case']}{ending}").exists() for ending in endings)
+        if not all((Path(output_dir) / f"{case['case']}{ending}.nii.gz").exists() for ending in endings):
+            return False
+        lacked = read_note(Path(output_dir), case["case"]) or ""
+        return set(lacked.split()) <= set(case.get("missing", "").split())
 
-    todo = [case for case in layout.cases if overwrite or not is_finished(case)]
-    if finished := len(layout.cases) - len(todo):
+    todo = [case for case in cases if overwrite or not is_finished(case)]
+    if finished := len(cases) - len(todo):
         logger.info(
             "%d of %d cases are finished already, with the settings of that run; --overwrite True does them again",
             finished,
-            len(layout.cases),
+            len(cases),
         )
-    problems = list(layout.problems)
+    problems = [_with_option(problem) for problem in problems]
+    problems += [taken for case in todo if (taken := _taken_note(case, Path(output_dir))) is not None]
     if source_labels:
         problems += [lack for case in todo if (lack := _lack_of_values(case)) is not None]
-        todo = [case for case in todo if case["case"] not in {problem.case for problem in problems}]
-    return [*todo, *problems]
+    refused = {problem.case for problem in problems}
+    return [*(case for case in todo if case["case"] not in refused), *problems]
+
+
+def _with_option(problem: CaseError) -> CaseError:
+    """The same problem; where it is a lack of modalities, with what else can be done about it."""
+    if not isinstance(problem, MissingModality):
+        return problem
+    option = "or, with weights trained with modality_dropout, say --missing_modalities True"
+    return CaseError(problem.case, problem.path, problem.reason, f"{problem.remedy}, {option}")
+
+
+def _taken_note(case: dict[str, Any], output: Path) -> CaseError | None:
+    if not case.get("missing") or read_note(output, case["case"]) is not None:
+        return None
+    reason = "is there and tells something else than what the case lacks, which is to be noted in a file of that name"
+    return CaseError(case["case"], output / f"{case['case']}.json", reason, "move it, or give another --output_dir")
 
 
 def _lack_of_values(case: dict[str, Any]) -> CaseError | None:
@@ -75,9 +105,22 @@ def _lack_of_values(case: dict[str, Any]) -> CaseError | None:
     return CaseError(case["case"], None, reason, remedy)
 
 
-def _refuse_own_files(cases: Sequence[dict[str, Any]], dataset: Path, output: Path) -> None:
-    """A label map must not replace a scan or a reference, nor lie among them, where it would pass for one."""
-    remedy = "write the predictions elsewhere with --output_dir DIR"
+def refuse_own_files(
+    cases: Sequence[Mapping[str, Any]], dataset: Path | str, output: Path | str, id: str = "output_dir"
+) -> None:
+    """Check that label maps replace no scan or reference, nor lie among them, where they would pass for such.
+
+    Args:
+        cases: of the data set.
+        dataset: its folder, or the file that lists it.
+        output: folder that gets the label maps.
+        id: setting that names it.
+
+    Raises:
+        InputError: they would.
+    """
+    remedy = f"write the predictions elsewhere with --{id} DIR"
+    dataset, output = Path(dataset), Path(output)
     root = dataset.resolve() if dataset.is_dir() else dataset.resolve().parent
     if output.resolve() == root:
         raise InputError(f"{output}: holds the scans; {remedy}")
@@ -173,7 +216,9 @@ class CaseStream(IterableDataset):
             yield prepared
 
     def fail(self, failure: InputError) -> None:
-        """Log what is wrong with a case, and keep it for the end."""
+        """Log what is wrong with a case, and keep it for the end; once for a case that comes several times."""
+        if str(failure) in map(str, self.failures):
+            return
         logger.error("%s", failure)
         self.failures.append(failure)
 

@@ -34,8 +34,8 @@ class LoadScand(MapTransform):
     """Read the scan of a case: four modality files, one 4D file, or the folder of a case.
 
     The result is a MetaTensor (4, X, Y, Z), float32, channels in canonical order (t1n t1c t2w t2f), in the geometry
-    of the (first) file. Entries `case`, `channels` of the dictionary are used where present; see
-    `common.data.reading.read_image` for what is checked.
+    of the (first) file. Entries `case`, `channels`, `missing` of the dictionary are used where present; see
+    `common.data.reading.read_image` for these and for what is checked.
 
     Raises:
         CaseError: when a file is missing, damaged or doesn't fit the others.
@@ -48,8 +48,8 @@ class LoadScand(MapTransform):
         """Replace each key's paths by the tensor."""
         loaded = dict(data)
         for key in self.keys:
-            case = {"case": data.get("case"), "channels": data.get("channels"), "image": data[key]}
-            array, affine = read_image(case)
+            said = {name: data.get(name) for name in ("case", "channels", "missing")}
+            array, affine = read_image({**said, "image": data[key]})
             loaded[key] = _meta_tensor(array, affine, data[key])
         return loaded
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.data.missing import write_note
 from common.data.stream import CaseStream, cases_to_do, pair_predictions
 from common.data.writing import write_case
 from common.errors import CaseError, InputError
@@ -56,6 +57,25 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def test_case_predicted_without_a_modality_that_is_there_now(dataset: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    for name, missing in (("a", "t1c t2f"), ("b", "t1c")):
+        write_note(out, name, missing)
+        (out / f"{name}.nii.gz").write_text("")
+        (dataset / name / f"{name}-t1c.nii.gz").unlink()
+    cases = cases_to_do(str(dataset), str(out), missing_modalities=True)
+    assert [case["case"] for case in cases] == ["a", "c"]
+
+
+def test_a_note_has_no_place_where_another_file_has_its_name(dataset: Path, tmp_path: Path):
+    (dataset / "a" / "a-t1c.nii.gz").unlink()
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text('{"scanner": 3}')
+    *cases, problem = cases_to_do(str(dataset), str(tmp_path), missing_modalities=True)
+    assert [case["case"] for case in cases] == ["b", "c"]
+    assert str(problem).startswith(f"case a, {tmp_path}/a.json: is there and tells something else")
+
+
 def test_finished_cases_are_passed_over(dataset: Path, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "b.nii.gz").write_text("")
@@ -65,6 +85,9 @@ def test_finished_cases_are_passed_over(dataset: Path, tmp_path: Path):
     assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True)) == 3
     (tmp_path / "out" / "b_probabilities.nii.gz").write_text("")
     assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True)) == 2
+    assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True, uncertainty=True)) == 3
+    (tmp_path / "out" / "b_entropy.nii.gz").write_text("")
+    assert len(cases_to_do(str(dataset), str(tmp_path / "out"), probabilities=True, uncertainty=True)) == 2
 
 
 @pytest.mark.parametrize("folder", [".", "a", "labels", "labels/final", "labelsTs", "derivatives/labels/sub-1"])
@@ -155,3 +178,9 @@ def test_no_memory_for_one_case():
         "case huge: memory ran out while it was prepared; free some memory, or see whether --spacing makes it larger "
         "than you meant"
     ]
+
+
+def test_failure_of_a_case_that_comes_several_times_is_told_once(caplog: pytest.LogCaptureFixture):
+    stream = CaseStream([{"case": "bad"}] * 3, prepare)
+    assert not list(stream)
+    assert len(caplog.messages) == len(stream.failures) == 1
