@@ -29,7 +29,7 @@ def demo(folder: str = "demo") -> None:
     spacing = ["--resample", "False"]
     long = ["--patch_size", "[48,48,48]", "--epochs", "34", "--val_interval", "17", "--batch_size", "1"]
     long += ["--learning_rate", "0.002", "--cross_entropy_weight", "1", "--fractions", "[0.875,0.125,0.0]"]
-    again = ["--save_probabilities", "True", "--overwrite", "True"]
+    again = ["--save_probabilities", "True", "--save_uncertainty", "True", "--overwrite", "True"]
     cga_unet = ["--bundle", "cga_unet", "--checkpoint", root / "models" / "model.pt", *spacing]
     started = time.monotonic()
     _run("phantoms", training, "--cases", 24, "--shape", 48, "--seed", 0)

@@ -11,21 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import ResampleToMatch
 from torch import nn
 
 from ..data.labels import LABEL_NAMES, REGIONS
-from .pictures import Picture, dark_figure, encode_picture
-from .planes import View, choose_slice, draw_contour, find_lesion, mark_sides, orient, show_slice
+from .pictures import Picture, encode_picture
+from .planes import View, choose_axial_slice, draw_tile, orient, show_slice
 
 __all__ = ["Study", "draw_attention", "draw_features", "match_grid", "study_case"]
 
 CHANNELS_SHOWN = 4
-TILE_PIXELS = 260
 CLASS_NAMES = {
     "background": "Background",
     "NCR": "Necrotic or non-enhancing core (NCR)",
@@ -65,7 +62,8 @@ def study_case(network: nn.Module, inferer: Inferer, image: MetaTensor) -> Study
     kept: dict[str, np.ndarray] = {}
 
     def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-        if inputs[0].shape[2:] == image.shape[1:]:
+        # Of an ensemble, the first member's look at the image as it is; the views after that are flipped.
+        if not kept and inputs[0].shape[2:] == image.shape[1:]:
             maps = {"attention": output.attention, "before": inputs[1], "after": output.features}
             kept.update({name: value[0].float().cpu().numpy().copy() for name, value in maps.items()})
 
@@ -105,28 +103,11 @@ def enlarge(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.einsum("cxyz,ax,by,dz->cabd", maps, *weights, optimize=True)
 
 
-def _tile(view: View, index: int, outline: tuple[int, ...]) -> tuple[Figure, Axes]:
-    """An axial slice with a white outline of some labels: of the reference, dashed of the prediction without one."""
-    spacing = (view.spacing[0], view.spacing[1])
-    image = view.image[view.channel, :, :, index].T
-    figure, axes = dark_figure(TILE_PIXELS)
-    # Normalised, the background is no longer the darkest: it is 0 amid values of both signs.
-    brain = view.brain[:, :, index].T
-    low, high = np.percentile(image[brain], (1, 99.9)) if brain.any() else (0.0, 1.0)
-    show_slice(axes, np.where(brain, image, low), spacing, (float(low), float(high)))
-    if view.guide is not None:
-        mask = np.isin(view.guide[:, :, index].T, outline)
-        draw_contour(axes, mask, spacing, "white", dashed=view.guide is not view.reference)
-    mark_sides(axes, 0, 1, size=9)
-    return figure, axes
-
-
 def _view(study: Study, reference: np.ndarray | None, prediction: np.ndarray | None) -> tuple[View, int]:
     image, spacing = orient(study.image, study.affine)
     labels = [None if label is None else orient(label, study.affine)[0] for label in (reference, prediction)]
     view = View(image, spacing, labels[0], labels[1])
-    guide = view.guide
-    return view, image.shape[3] // 2 if guide is None else choose_slice(find_lesion(guide), 2)
+    return view, choose_axial_slice(view)
 
 
 def draw_attention(
@@ -150,7 +131,7 @@ def draw_attention(
     for label, heat in enumerate(maps):
         name = CLASS_NAMES[LABEL_NAMES[label]]
         alt = f"Case {case}, axial plane, attention map of {name}, from {heat.min():.2f} to {heat.max():.2f}"
-        figure, axes = _tile(view, index, (label,) if label else REGIONS["WT"])
+        figure, axes = draw_tile(view, index, (label,) if label else REGIONS["WT"])
         # The map is trained towards 0 and 1, so the scale is the same for all classes; where it is 0 the image shows.
         values = heat[:, :, index].T
         show_slice(axes, values, view.spacing[:2], (0.0, 1.0), "magma", alpha=0.85 * np.clip(values, 0, 1) ** 0.5)
@@ -182,7 +163,7 @@ def draw_features(
         limits = (float(slices.min()), float(slices.max()))
         for heat, when in zip(pair, ("before", "after"), strict=True):
             alt = f"Case {case}, axial plane, feature channel {channel} {when} the update"
-            figure, axes = _tile(view, index, REGIONS["WT"])
+            figure, axes = draw_tile(view, index, REGIONS["WT"])
             show_slice(axes, heat[:, :, index].T, view.spacing[:2], limits, "viridis")
             pictures.append(encode_picture(figure, alt, f"Channel {channel}, {when}"))
     return pictures

@@ -3,96 +3,45 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 
-from ..data.labels import LABEL_NAMES, REGIONS
+from ..data.labels import REGIONS
 from ..data.layouts import recognise
-from ..data.reading import read_image, read_label
+from ..data.pairs import find_label_maps
 from ..errors import CaseError, InputError
 from ..running import find_bundle
 from .attention import Study, draw_attention, draw_features, match_grid, study_case
 from .bundle import Bundle, read_bundle
+from .cases import ReportCase, map_file, read_case
 from .confidence import count_confidence, draw_confidence
 from .curves import draw_curves, read_curves
+from .missing import read_missing
 from .page import OPEN_CASES, CaseSection, Page, write_page
 from .planes import draw_planes
 from .tables import COLUMNS, Scores, format_score, mean_dice, read_scores
+from .uncertainty import chart_errors, count_errors, draw_uncertainty
 
 __all__ = ["build_report", "report"]
 
 # Running the network takes longer than all the rest, so it is done for the cases that the page shows opened.
 STUDIED_CASES = OPEN_CASES
-
-_SUFFIX, _PROBABILITIES = ".nii.gz", "_probabilities.nii.gz"
-_MEND_PROBABILITIES = "remove the file, or run the inference again"
-
-
-class _Case(NamedTuple):
-    name: str
-    image: np.ndarray
-    affine: np.ndarray
-    reference: np.ndarray | None
-    prediction: np.ndarray
-
-
-def find_predictions(folder: Path | str) -> dict[str, Path]:
-    """The label maps `<case>.nii.gz` in a folder, by case.
-
-    Raises:
-        InputError: none there.
-    """
-    files = {
-        path.name.removesuffix(_SUFFIX): path
-        for path in sorted(Path(folder).glob(f"*{_SUFFIX}"))
-        if not path.name.endswith(_PROBABILITIES) and not path.name.startswith(".")
-    }
-    if not files:
-        raise InputError(
-            f"{folder}: no predictions <case>{_SUFFIX}; run the inference first, or give its output folder"
-        )
-    return files
-
-
-def _read_case(entry: Mapping[str, Any], path: Path, convention: str) -> _Case:
-    name = str(entry["case"])
-    image, affine = read_image(entry)
-    prediction, _ = read_label({**entry, "label": str(path), "label_convention": convention})
-    reference = read_label(entry)[0] if entry.get("label") else None
-    return _Case(name, image, affine, reference, prediction)
+_COUNTED = ("entropy", "probabilities")
 
 
 def _study(bundle: Bundle | None, entry: Mapping[str, Any]) -> Study | None:
     if bundle is None or bundle.network is None:
         return None
-    prepared = bundle.preprocessing({key: entry[key] for key in ("case", "image", "channels") if key in entry})
+    prepared = bundle.preprocessing(
+        {key: entry[key] for key in ("case", "image", "channels", "missing") if key in entry}
+    )
     return study_case(bundle.network, bundle.inferer, prepared["image"])
 
 
-def _confidence(case: _Case, file: Path, study: Study | None) -> dict[str, np.ndarray] | None:
-    """Counts from the probability maps on the scan's grid where they were written, else from the network's own."""
-    if case.reference is None:
-        return None
-    if file.is_file():
-        try:
-            probabilities = np.moveaxis(np.asanyarray(nib.Nifti1Image.from_filename(file).dataobj), -1, 0)
-        except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
-            raise CaseError(case.name, file, "probabilities can't be read", _MEND_PROBABILITIES) from error
-        if probabilities.shape != (len(LABEL_NAMES), *case.reference.shape):
-            reason = f"probabilities of shape {probabilities.shape}, reference of shape {case.reference.shape}"
-            raise CaseError(case.name, file, reason, _MEND_PROBABILITIES)
-        return count_confidence(probabilities, case.reference)
-    if study is not None:
-        return count_confidence(study.probabilities, match_grid(case.reference, case.affine, study))
-    return None
-
-
-def _section(case: _Case, study: Study | None, scores: Scores | None) -> CaseSection:
+def _section(case: ReportCase, study: Study | None, scores: Scores | None, entropy: np.ndarray | None) -> CaseSection:
     dice = mean_dice(scores.cases.get(case.name, {})) if scores else math.nan
     section = CaseSection(
         name=case.name,
@@ -100,6 +49,9 @@ def _section(case: _Case, study: Study | None, scores: Scores | None) -> CaseSec
         has_reference=case.reference is not None,
         dice="" if math.isnan(dice) else format_score(dice, COLUMNS[0]).text,
     )
+    if entropy is not None:
+        maps = (case.reference, case.prediction, entropy, case.read_map("variance"))
+        section.uncertainty.extend(draw_uncertainty(case.name, case.image, case.affine, *maps))
     if study is not None and study.attention is not None:
         reference = None if case.reference is None else match_grid(case.reference, case.affine, study)
         prediction = match_grid(case.prediction, case.affine, study)
@@ -118,6 +70,7 @@ def build_report(
     checkpoint: Path | str | None = None,
     prediction_convention: str = "canonical",
     max_cases: int = 12,
+    missing: Path | str | None = None,
     **overrides: Any,
 ) -> Path:
     """Makes the report of a folder of predictions.
@@ -129,11 +82,12 @@ def build_report(
         scores: scores.json of the evaluation; the one in `predictions_dir` where not given, if there is one.
         events: folder of TensorBoard's event files, for the learning curves.
         bundle: folder of the bundle that predicted, for its name and, if it has weights, the attention in the first
-            cases unless the network takes them in several windows, and the confidence in them where no
-            `<case>_probabilities.nii.gz` was written.
+            cases unless the network takes them in several windows, and the confidence in them where there is no
+            `<case>_probabilities.nii.gz` at all.
         checkpoint: weights to use instead of the bundle's `models/model.pt`.
         prediction_convention: of the predictions, see `common.data.labels`.
         max_cases: how many cases are pictured, lowest Dice first.
+        missing: missing_modalities.json of an evaluation; the one in `predictions_dir` where not given, if any.
         overrides: ids of the bundle's inference config with other values.
 
     Returns:
@@ -142,9 +96,9 @@ def build_report(
     Raises:
         InputError: what was given can't be used; CaseError where one case is at fault.
     """
-    layout = recognise(dataset_dir)
+    layout = recognise(dataset_dir).with_incomplete()
     entries = {str(entry["case"]): entry for entry in layout.cases}
-    predictions = find_predictions(predictions_dir)
+    predictions = find_label_maps(Path(predictions_dir))
     for name, path in predictions.items():
         if name not in entries:
             raise CaseError(name, path, f"no such case in {dataset_dir}", "give the data set that was predicted")
@@ -153,6 +107,7 @@ def build_report(
     if checkpoint is not None and bundle is None:
         raise InputError(f"{checkpoint}: weights without a bundle; give the bundle's folder too")
 
+    lacking = Path(missing) if missing is not None else Path(predictions_dir) / "missing_modalities.json"
     file = Path(scores) if scores is not None else Path(predictions_dir) / "scores.json"
     found = read_scores(file) if scores is not None or file.is_file() else None
     means = {name: mean_dice(found.cases.get(name, {})) if found else math.nan for name in predictions}
@@ -160,13 +115,26 @@ def build_report(
     ranked = [name for name in order if not math.isnan(means[name])]
 
     source = read_bundle(bundle, checkpoint, **overrides) if bundle is not None else None
-    sections, counts = [], []
-    for number, name in enumerate(order[:max_cases]):
-        case = _read_case(entries[name], predictions[name], prediction_convention)
-        study = _study(source, entries[name]) if number < STUDIED_CASES else None
-        sections.append(_section(case, study, found))
-        counts.append(_confidence(case, Path(predictions_dir) / f"{name}{_PROBABILITIES}", study))
-    counted = [count for count in counts if count is not None]
+    sections, written, studied, errors = [], [], [], []
+    for number, name in enumerate(order):
+        # All that have maps and a reference count, whether they are pictured or not: the pictured are the worst.
+        counts = entries[name].get("label") and any(map_file(predictions[name], kind).is_file() for kind in _COUNTED)
+        if number >= max_cases and not counts:
+            continue
+        case = read_case(entries[name], predictions[name], prediction_convention)
+        study = _study(source, entries[name]) if number < min(STUDIED_CASES, max_cases) else None
+        entropy, probabilities = (case.read_map(kind) for kind in _COUNTED)
+        if number < max_cases:
+            sections.append(_section(case, study, found, entropy))
+        if case.reference is None:
+            continue
+        if entropy is not None:
+            errors.append(count_errors(entropy, case.prediction, case.reference, np.any(case.image, axis=0)))
+        if probabilities is not None:
+            written.append(count_confidence(probabilities, case.reference))
+        elif study is not None:
+            studied.append(count_confidence(study.probabilities, match_grid(case.reference, case.affine, study)))
+    counted = written or studied
     chart = draw_confidence({r: sum((c[r] for c in counted), np.zeros(4, int)) for r in REGIONS}) if counted else None
 
     facts = [
@@ -175,8 +143,8 @@ def build_report(
     ]
     if source is not None:
         facts = [("Bundle", f"{source.name} {source.version}".strip()), *facts]
-    if source is not None and source.checkpoint is not None:
-        facts.append(("Weights", source.checkpoint.name))
+    if source is not None and source.weights:
+        facts.append(("Weights", source.weights))
     page = Page(
         title="Segmentation report" if source is None else f"{source.name}: segmentation report",
         facts=facts,
@@ -186,6 +154,9 @@ def build_report(
         worst=ranked[0] if ranked else None,
         curves=draw_curves(read_curves(events)) if events is not None else [],
         confidence=(chart, len(counted)) if chart is not None else None,
+        confidence_of_first=not written,
+        errors=chart_errors(errors),
+        missing=read_missing(lacking) if missing is not None or lacking.is_file() else None,
     )
     return write_page(page, out)
 
@@ -200,9 +171,10 @@ def report(
     checkpoint: str | None = None,
     prediction_convention: str = "canonical",
     max_cases: int = 12,
+    missing: str | None = None,
     **overrides: Any,
 ) -> None:
-    """Make an HTML report of segmentations: pictures, scores, learning curves, attention, confidence.
+    """Make an HTML report of segmentations: pictures, scores, learning curves, attention, confidence, uncertainty.
 
     The report is one file that opens in any browser and needs no network. Predictions are compared by eye with the
     references in the data set, where it has any; scores come from the evaluation.
@@ -220,6 +192,7 @@ def report(
         checkpoint: weights instead of the bundle's models/model.pt.
         prediction_convention: label values of the predictions: canonical (ET is 3), brats2018 (ET is 4) or decathlon.
         max_cases: how many cases are pictured, lowest Dice first.
+        missing: missing_modalities.json that evaluate_missing wrote; looked for in predictions_dir where not given.
         overrides: ids of the bundle's inference config as they were for the predictions, such as --resample False.
     """
     folder = find_bundle(str(bundle)) if bundle is not None else None
@@ -233,6 +206,7 @@ def report(
         checkpoint,
         prediction_convention,
         max_cases,
+        missing,
         **overrides,
     )
     print(f"report: {path}")

@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from ..errors import InputError
-from ..handlers.weights import load_weights
+from ..weights import load_weights
 
 __all__ = ["Bundle", "read_bundle"]
 
@@ -22,10 +22,10 @@ class Bundle(NamedTuple):
 
     Args:
         name, version: from its metadata.
-        network: in evaluation mode, with weights; None where the bundle has none yet.
+        network: in evaluation mode, with weights unless its inferer brings some; None where the bundle has none yet.
         preprocessing: the composed transforms of inference.
         inferer: what inference applies the network with.
-        checkpoint: file of the weights, None where there is none.
+        weights: what to call them, empty where there are none.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Bundle(NamedTuple):
     network: nn.Module | None
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     inferer: Inferer
-    checkpoint: Path | None
+    weights: str
 
 
 def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **overrides: Any) -> Bundle:
@@ -42,7 +42,8 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
     Args:
         folder: of the bundle.
         checkpoint: the weights; `models/model.pt` of the bundle where not given, and none where that isn't there.
-        overrides: ids of the inference config with other values, as they were when the cases were predicted.
+        overrides: ids of the inference config with other values, as they were when the cases were predicted. With
+            `members` there, these are the weights.
 
     Raises:
         InputError: a config is missing or damaged, an override names no id of it, or the weights don't fit the network.
@@ -67,18 +68,22 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
         parser[key] = value
     parser.read_meta(metadata)
     if "check" in parser:
+        parser["check"]["unused"] = ["ckpt_path"]  # in its place there is `checkpoint`, or no weights at all
         parser.get_parsed_content("check")
     path = Path(checkpoint) if checkpoint is not None else folder / "models" / "model.pt"
-    network = None
-    if checkpoint is not None or path.is_file():
-        network = parser.get_parsed_content("network_def")
+    inferer = parser.get_parsed_content("inferer")
+    members = len(getattr(inferer, "members", ()))
+    network, weights = None, ""
+    if members or checkpoint is not None or path.is_file():
+        network = parser.get_parsed_content("network_def").eval()
+        weights = f"{members} members" if members else path.name
+    if network is not None and not members:
         load_weights(network, path)
-        network.eval()
     return Bundle(
         str(metadata.get("name", folder.name)),
         str(metadata.get("version", "")),
         network,
         parser.get_parsed_content("preprocessing"),
-        parser.get_parsed_content("inferer"),
-        path if network is not None else None,
+        inferer,
+        weights,
     )

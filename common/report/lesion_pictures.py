@@ -17,7 +17,7 @@ from ..metrics.lesion_table import connected, dilate
 from ..metrics.lesion_wise import Lesion, RegionScores
 from ..transforms.crop import bounding_box
 from .pictures import REGION_COLOURS, Picture, dark_figure, encode_picture
-from .planes import MODALITY_NAMES, draw_contour, mark_sides, orient, orient_point, show_slice
+from .planes import MODALITY_NAMES, choose_channel, draw_contour, mark_sides, orient, orient_point, show_slice
 
 __all__ = ["FIELD_MM", "CaseCutouts", "Cutout", "Group", "cut_case", "diameter", "draw_cutout", "lost_lesions"]
 
@@ -25,6 +25,9 @@ FIELD_MM = 50.0
 PIXELS = 240
 # A larger lesion can't be taken for another one beside it.
 ARROW_BELOW_MM = 20.0
+
+_Scan = dict[bool, tuple[str, np.ndarray]]
+"""For enhancing tumour or not, the modality to show and its voxels."""
 
 # Grey of labels 0 to 3 where there is no scan to show.
 _SILHOUETTE = np.array([0, 110, 60, 160], dtype=np.uint8)
@@ -116,7 +119,7 @@ def cut_case(
     }
     if not any(lost.values()):
         return found
-    scan: dict[str, np.ndarray] | None = None
+    scan: _Scan | None = None
     for method, pair in pairs.items():
         if not lost[method, True] and not lost[method, False]:
             continue
@@ -148,8 +151,8 @@ def _number(mask: np.ndarray, dilation: int) -> np.ndarray:
     return numbers
 
 
-def _read_scan(pair: Pair, maps: LabelMaps) -> tuple[dict[str, np.ndarray], str]:
-    """The two modalities to show as greys from 0 to 255, turned; nothing where there is no scan that fits."""
+def _read_scan(pair: Pair, maps: LabelMaps) -> tuple[_Scan, str]:
+    """The modalities to show as greys from 0 to 255, turned; nothing where there is no scan that fits."""
     if not pair.reference.get("image"):
         return {}, ""
     try:
@@ -159,17 +162,19 @@ def _read_scan(pair: Pair, maps: LabelMaps) -> tuple[dict[str, np.ndarray], str]
     if image.shape[1:] != maps.reference.shape or np.abs(affine - maps.affine).max() > AFFINE_TOLERANCE:
         return {}, f"case {pair.case}: the scan's grid is not that of {pair.reference['label']}"
     scan = {}
-    for name in ("t1c", "t2f"):
-        channel, _ = orient(image[CHANNELS.index(name)], affine)
+    for enhancing in (True, False):
+        number = choose_channel(image, enhancing)
+        channel, _ = orient(image[number], affine)
         low, high = np.percentile(channel[channel != 0], (1, 99.9))
-        scan[name] = (np.clip((channel - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+        grey = (np.clip((channel - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+        scan[enhancing] = (MODALITY_NAMES[CHANNELS[number]], grey)
     return scan, ""
 
 
 class _Case:
     """Label maps and scan of a case, turned as radiologists look at it."""
 
-    def __init__(self, name: str, scan: Mapping[str, np.ndarray], maps: LabelMaps) -> None:
+    def __init__(self, name: str, scan: _Scan, maps: LabelMaps) -> None:
         self.name, self.scan = name, scan
         self.shape, self.affine = maps.reference.shape, maps.affine
         self.reference, self.spacing = orient(maps.reference, maps.affine)
@@ -194,10 +199,11 @@ class _Case:
             inside = np.isin(source[window], labels) & (numbers[window] == numbers[place])
             if inside.any():
                 break
-        name = "t1c" if np.isin(source[window][inside], REGIONS["ET"]).any() else "t2f"
         if self.scan:
-            values = self.scan[name][window]
+            modality, grey = self.scan[bool(np.isin(source[window][inside], REGIONS["ET"]).any())]
+            values = grey[window]
         else:
+            modality = ""
             values = _SILHOUETTE[np.where(self.reference[window], self.reference[window], self.prediction[window])]
         start = np.array([part.start for part in window[:2]])
         across, down = ((centre[:2] - start) * self.spacing[:2]).tolist()
@@ -205,7 +211,7 @@ class _Case:
             group=group,
             case=self.name,
             lesion=lesion,
-            modality=MODALITY_NAMES[name] if self.scan else "",
+            modality=modality,
             values=values.T.copy(),
             reference=np.isin(self.reference[window], labels).T,
             prediction=np.isin(self.prediction[window], labels).T,

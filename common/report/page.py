@@ -11,8 +11,10 @@ from markupsafe import Markup
 
 from ..atomic import write_text
 from ..data.labels import REGIONS
+from .missing import MissingSection
 from .pictures import REGION_COLOURS, Chart, Picture
 from .tables import COLUMNS, Scores, format_score, table_rows
+from .uncertainty import ErrorChart
 
 __all__ = ["REGION_NAMES", "CaseSection", "Page", "render_page", "render_template", "write_page"]
 
@@ -30,6 +32,7 @@ class CaseSection:
         planes: pictures of the three planes.
         has_reference: whether a reference is drawn in them.
         dice: mean over the regions as text, empty where it isn't known.
+        uncertainty: pictures of entropy, variance and errors, if any.
         attention, features: pictures of the attention map and of the feature map, if any.
     """
 
@@ -37,6 +40,7 @@ class CaseSection:
     planes: list[Picture]
     has_reference: bool
     dice: str = ""
+    uncertainty: list[Picture] = field(default_factory=list)
     attention: list[Picture] = field(default_factory=list)
     features: list[Picture] = field(default_factory=list)
 
@@ -54,6 +58,9 @@ class Page:
         worst: name of the worst case, None where it isn't known.
         curves: learning curves.
         confidence: the confidence histogram, with the number of cases in it.
+        confidence_of_first: these cases are the first ones that the page pictures, and not all that have a reference.
+        errors: errors against uncertainty.
+        missing: Dice without some of the modalities.
     """
 
     title: str
@@ -64,6 +71,9 @@ class Page:
     worst: str | None = None
     curves: list[Chart] = field(default_factory=list)
     confidence: tuple[Chart, int] | None = None
+    confidence_of_first: bool = False
+    errors: ErrorChart | None = None
+    missing: MissingSection | None = None
 
 
 def render_template(name: str, **values: Any) -> str:

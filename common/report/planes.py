@@ -8,6 +8,7 @@ import cc3d
 import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -19,9 +20,12 @@ __all__ = [
     "AXIS_MARKS",
     "PLANES",
     "View",
+    "choose_axial_slice",
+    "choose_channel",
     "draw_contour",
     "draw_plane",
     "draw_planes",
+    "draw_tile",
     "find_lesion",
     "mark_sides",
     "orient",
@@ -36,7 +40,7 @@ AXIS_MARKS = (("R", "L"), ("A", "P"), ("S", "I"))
 MODALITY_NAMES = {"t1n": "T1", "t1c": "T1 with contrast", "t2w": "T2", "t2f": "FLAIR"}
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 
-OVERVIEW_PIXELS, DETAIL_PIXELS = 400, 480
+OVERVIEW_PIXELS, DETAIL_PIXELS, TILE_PIXELS = 400, 480, 260
 DETAIL_MARGIN_MM, DETAIL_LEAST_MM = 12.0, 50.0
 
 
@@ -69,9 +73,21 @@ class View(NamedTuple):
 
     @property
     def channel(self) -> int:
-        """The modality to show: T1 with contrast where there is enhancing tumour, else FLAIR."""
+        """The modality to show."""
         enhancing = self.guide is not None and np.isin(self.guide, REGIONS["ET"]).any()
-        return CHANNELS.index("t1c" if enhancing else "t2f")
+        return choose_channel(self.image, bool(enhancing))
+
+
+def choose_channel(image: np.ndarray, enhancing: bool) -> int:
+    """Choose the modality to show: T1 with contrast for enhancing tumour, else FLAIR; another where it is missing.
+
+    Args:
+        image: (4, X, Y, Z), channels in canonical order, zeros where a modality is missing.
+        enhancing: whether the tumour is.
+    """
+    names = ("t1c", "t2f", "t1n", "t2w") if enhancing else ("t2f", "t1c", "t2w", "t1n")
+    channels = [CHANNELS.index(name) for name in names]
+    return next((channel for channel in channels if image[channel].any()), channels[0])
 
 
 def orient(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -105,6 +121,11 @@ def choose_slice(mask: np.ndarray, axis: int) -> int:
     return int(mask.sum(axis=tuple(a for a in range(3) if a != axis)).argmax())
 
 
+def choose_axial_slice(view: View) -> int:
+    """The index of the axial slice at which the largest lesion is widest; the middle one where there is none."""
+    return view.image.shape[3] // 2 if view.guide is None else choose_slice(find_lesion(view.guide), 2)
+
+
 def _box(mask: np.ndarray, spacing: tuple[float, float]) -> tuple[np.ndarray, float]:
     """Centre (column, row) and longer edge, in mm, of the box around a slice's mask (rows, columns)."""
     low = np.array([np.flatnonzero(mask.any(axis=a))[0] for a in (0, 1)])
@@ -117,7 +138,7 @@ def show_slice(
     values: np.ndarray,
     spacing: tuple[float, float],
     limits: tuple[float, float],
-    cmap: str = "gray",
+    cmap: str | Colormap = "gray",
     alpha: float | np.ndarray = 1.0,
 ) -> None:
     """Shows a slice (rows, columns) in mm; the centre of its first voxel is the origin."""
@@ -149,6 +170,25 @@ def mark_sides(axes: Axes, across: int, down: int, size: float = 13) -> None:
             x, y, text, transform=axes.transAxes, color="white", fontsize=size, weight="bold", ha="center", va="center",
             path_effects=[withStroke(linewidth=3, foreground="black")],
         )  # fmt: skip
+
+
+def draw_tile(view: View, index: int, outline: tuple[int, ...]) -> tuple[Figure, Axes]:
+    """Draws an axial slice, small, with a white outline of some labels.
+
+    The outline is that of the reference, or, dashed, of the prediction where there is no reference.
+    """
+    spacing = (view.spacing[0], view.spacing[1])
+    image = view.image[view.channel, :, :, index].T
+    figure, axes = dark_figure(TILE_PIXELS)
+    # Normalised, the background is no longer the darkest: it is 0 amid values of both signs.
+    brain = view.brain[:, :, index].T
+    low, high = np.percentile(image[brain], (1, 99.9)) if brain.any() else (0.0, 1.0)
+    show_slice(axes, np.where(brain, image, low), spacing, (float(low), float(high)))
+    if view.guide is not None:
+        mask = np.isin(view.guide[:, :, index].T, outline)
+        draw_contour(axes, mask, spacing, "white", dashed=view.guide is not view.reference)
+    mark_sides(axes, 0, 1, size=9)
+    return figure, axes
 
 
 def _scale_bar(axes: Axes, field_mm: float) -> None:

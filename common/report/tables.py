@@ -54,7 +54,9 @@ class Scores(NamedTuple):
 
 
 def read_scores(path: Path | str) -> Scores:
-    """Reads scores.json as the evaluation writes it.
+    """Reads scores.json as the evaluation writes it, or the cross-validation.
+
+    Of the latter, the summary is that over all cases of all folds.
 
     Raises:
         InputError: not such a file.
@@ -64,7 +66,8 @@ def read_scores(path: Path | str) -> Scores:
         cases: dict[str, dict[str, dict[str, Any]]] = {}
         for row in content["cases"]:
             cases.setdefault(str(row["case"]), {})[str(row["region"])] = dict(row)
-        return Scores(cases, {str(region): dict(numbers) for region, numbers in content["summary"].items()})
+        summary = content["summary"].get("over_cases", content["summary"])
+        return Scores(cases, {str(region): dict(numbers) for region, numbers in summary.items()})
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give a scores.json that the evaluation wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -58,13 +58,24 @@ def scan() -> Scan:
 
 @pytest.fixture
 def folders(scan: Scan, tmp_path: Path) -> tuple[Path, Path]:
-    """A data set of two cases, one without reference, and their predictions with scores and probabilities."""
+    """A data set of two cases, one without reference, and their predictions with scores.
+
+    Where there is a reference, its prediction misses the small lesion, and has probabilities, entropy and variance.
+    """
     data, predictions = tmp_path / "data", tmp_path / "predictions"
     for number in (1, 2):
         name = f"BraTS-GLI-0000{number}-000"
         for channel, modality in zip(scan.image, ("t1n", "t1c", "t2w", "t2f"), strict=True):
             scan.save(data / name / f"{name}-{modality}.nii.gz", channel.astype(np.int16))
         scan.save(predictions / f"{name}.nii.gz", scan.label)
+    missed = scan.label.copy()
+    missed[8:10, 8:10, 4:6] = 0
+    scan.save(predictions / f"{NAME}.nii.gz", missed)
+    unsure = np.zeros(scan.label.shape, np.float32)
+    unsure[6:12, 6:12, 2:8] = 0.75
+    unsure[24:34, 30:42, 11:17] = 0.25
+    scan.save(predictions / f"{NAME}_entropy.nii.gz", unsure)
+    scan.save(predictions / f"{NAME}_variance.nii.gz", unsure / 2)
     scan.save(data / NAME / f"{NAME}-seg.nii.gz", scan.label)
     probabilities = np.eye(4, dtype=np.float32)[scan.label]
     scan.save(predictions / f"{NAME}_probabilities.nii.gz", probabilities)

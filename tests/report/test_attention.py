@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from torch import nn
 
 from common.data.layouts import recognise
 from common.errors import find_input_error
+from common.inferers.ensemble import EnsembleInferer
 from common.networks.cga_unet import CGAUNet
 from common.report.attention import draw_attention, draw_features, enlarge, match_grid, study_case
 from common.report.bundle import read_bundle
@@ -61,6 +63,18 @@ def test_study_keeps_what_went_in_and_out(scan: Any) -> None:
     assert np.array_equal(study.after, 2 * study.before)
     assert np.array_equal(study.attention, study.image[:, ::2, ::2, ::2])
     assert study.probabilities == pytest.approx(torch.softmax(torch.from_numpy(study.image), 0).numpy(), abs=0.01)
+
+
+def test_of_an_ensemble_it_is_the_first_members_plain_view(scan: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{weight}.pt" for weight in (1, 2)]
+    for weight, path in enumerate(paths, start=1):
+        torch.save({"weight": torch.full((1,), 0.01 * weight)}, path)
+    network = Network(Doubling())
+    inferer = EnsembleInferer(SimpleInferer(), network, list(map(str, paths)), flips=[0, 1, 2])
+    study = study_case(network, inferer, meta(scan))
+    assert study.attention is not None and np.array_equal(study.attention, study.image[:, ::2, ::2, ::2])
+    single = [np.exp(0.01 * weight * scan.image.astype(float)) for weight in (1, 2)]
+    assert study.probabilities == pytest.approx(sum(e / e.sum(0) for e in single) / 2, abs=1e-5)
 
 
 def test_label_follows_crop_and_turn(scan: Any) -> None:
@@ -109,6 +123,24 @@ def test_study_of_the_bundle_is_its_prediction(
     prediction = match_grid(np.asarray(file.dataobj), file.affine, study)
     assert len(np.unique(prediction)) > 1 and np.array_equal(prediction, study.probabilities.argmax(axis=0))
     assert study.attention is not None and study.attention.shape[1:] == (4, 5, 2)
+
+
+def test_members_of_a_bundle_are_its_weights(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    for name in "ab":
+        torch.save(CGAUNet().state_dict(), tmp_path / f"{name}.pt")
+    bundle = read_bundle(repository / "bundles" / "cga_unet", members=f"{tmp_path}/*.pt", flips=[0])
+    assert bundle.network is not None and not bundle.network.training and bundle.weights == "2 members"
+    assert [path.name for path in bundle.inferer.members] == ["a.pt", "b.pt"]  # type: ignore[attr-defined]
+
+
+def test_a_bundle_without_weights_is_still_named(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    shutil.copytree(repository / "bundles" / "cga_unet" / "configs", tmp_path / "cga_unet" / "configs")
+    bundle = read_bundle(tmp_path / "cga_unet")
+    assert bundle.name and bundle.network is None and bundle.weights == ""
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,10 @@ def test_scores_read(tmp_path: Path) -> None:
     assert table_rows(scores.summary, "std")["ET"][0].text == "–"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"cases": 1, "summary": {}}', '{"cases": [{}], "summary": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"cases": 1, "summary": {}}', '{"cases": [{}], "summary": {}}', '{"cases": [], "summary": []}'],
+)
 def test_bad_scores(tmp_path: Path, content: str) -> None:
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(InputError, match="not the scores of an evaluation"):

@@ -10,8 +10,18 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from common.data.labels import CHANNELS
 from common.report.pictures import REGION_COLOURS, Picture
-from common.report.planes import PLANES, View, choose_slice, draw_plane, draw_planes, find_lesion, orient
+from common.report.planes import (
+    MODALITY_NAMES,
+    PLANES,
+    View,
+    choose_slice,
+    draw_plane,
+    draw_planes,
+    find_lesion,
+    orient,
+)
 
 
 def pixels(figure: Any) -> np.ndarray:
@@ -113,3 +123,14 @@ def test_every_picture_says_what_it_shows(scan: Any) -> None:
     for picture in draw_planes("case-7", scan.image, scan.affine, scan.label, scan.label):
         assert "case-7" in picture.alt and "reference and prediction" in picture.alt
         assert (picture.width, picture.height) == decoded(picture).shape[:2]
+
+
+def test_a_modality_that_is_missing_is_not_shown(scan: Any) -> None:
+    def shown(*missing: str) -> str:
+        image = scan.image.copy()
+        image[[CHANNELS.index(name) for name in missing]] = 0
+        return draw_planes("a", image, scan.affine, scan.label, None)[0].caption.split(",")[1].strip()
+
+    assert shown() == MODALITY_NAMES["t1c"]
+    assert shown("t1c") == MODALITY_NAMES["t2f"]
+    assert shown("t1c", "t2f") == MODALITY_NAMES["t1n"]
