@@ -8,7 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-commands = [["benchmarks.phantoms"], ["benchmarks.train_step"], ["benchmarks.lesion_wise"]]
+names = ["phantoms", "train_step", "train_options", "kills", "missing_modalities", "cache", "lesion_wise"]
+commands = [[f"benchmarks.{name}"] for name in names]
 if len(sys.argv) > 1:
     commands.append(["benchmarks.reading", sys.argv[1]])
 if len(sys.argv) > 2:

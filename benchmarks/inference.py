@@ -27,8 +27,8 @@ from monai.transforms import Compose, LoadImaged, NormalizeIntensityd, Orientati
 from benchmarks.machine import machine
 from common.data.layouts import list_cases
 from common.data.writing import write_nifti
-from common.handlers.weights import load_weights
 from common.metrics.region_scores import region_scores
+from common.weights import load_weights
 
 CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "cga_unet" / "configs" / "inference.json"
 

@@ -37,31 +37,48 @@ Plan = dict[str, object]
 
 
 class Trainer:
-    """A network, its loss and its optimiser on one random sample."""
+    """A network, its loss and its optimiser on one random batch, or on several of which gradients are accumulated."""
 
-    def __init__(self, size: int, half: bool, rate: int, memory_format: str, device: str, jitter: float = 0.0) -> None:
+    def __init__(
+        self,
+        size: int,
+        half: bool,
+        rate: int,
+        memory_format: str,
+        device: str,
+        jitter: float = 0.0,
+        batch: int = 1,
+        accumulation: int = 1,
+        clip: float = 0.0,
+        compiled: bool = False,
+    ) -> None:
         torch.manual_seed(0)
         self.device = torch.device(device)
         self.network = CGAUNet(attention_rate=rate).to(self.device)
         self.inferer = MixedPrecisionInferer(SimpleInferer(), amp=half)
         self.network.to(memory_format=FORMATS[memory_format])  # type: ignore[call-overload]
+        self.call = torch.compile(self.network) if compiled else self.network
         self.loss = CategoryGuidedLoss(inter_start=0)
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-3, weight_decay=1e-5, amsgrad=True)
+        self.accumulation, self.clip = accumulation, clip
         with torch.no_grad():
             for weight in self.network.parameters() if jitter else ():
                 weight.mul_(1 + jitter * torch.randn_like(weight))
         torch.manual_seed(2)  # of the dropout
         generator = torch.Generator().manual_seed(1)
-        label = torch.randint(0, 4, (1, 1, *[size // 8] * 3), generator=generator).float()
+        label = torch.randint(0, 4, (batch, 1, *[size // 8] * 3), generator=generator).float()
         self.label = torch.nn.functional.interpolate(label, scale_factor=8).to(self.device)
-        noise = torch.randn(1, 4, size, size, size, generator=generator).to(self.device)
+        noise = torch.randn(batch, 4, size, size, size, generator=generator).to(self.device)
         self.image = noise + self.label * torch.tensor([0.5, -0.5, 1.0, -1.0], device=self.device).view(1, 4, 1, 1, 1)
 
     def step(self) -> float:
         """One step; its loss."""
         self.optimizer.zero_grad()
-        loss = self.loss(self.inferer(self.image, self.network), self.label)
-        loss.backward()
+        for _ in range(self.accumulation):
+            loss = self.loss(self.inferer(self.image, self.call), self.label)
+            (loss / self.accumulation).backward()
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         self.optimizer.step()
         return loss.item()
 

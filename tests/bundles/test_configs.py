@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -17,6 +20,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 import common
 from common.data.layouts import list_cases
 from common.data.phantoms import make_phantoms
+from common.running import config_files, unused_settings
+from common.settings import SETTINGS
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
@@ -43,6 +48,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("train",), "train"),
         (("train", "multi_gpu_train"), "train"),
         (("train", "evaluate"), "train"),
+        (("train", "evaluate", "evaluate_missing"), "train"),
         (("inference",), "infer"),
         (("evaluate_predictions",), "infer"),
     ],
@@ -59,6 +65,7 @@ def test_monais_required_properties_are_there(
     for case in list_cases(dataset):
         shutil.copy(case["label"], tmp_path / f"{case['case']}.nii.gz")
     (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").touch()
     parts = {"training": names[:1], "validation": names[1:2], "test": names[2:]}
     (tmp_path / "models" / "partition.json").write_text(json.dumps({"parts": parts}))
     folder = BUNDLES / name / "configs"
@@ -71,8 +78,8 @@ def test_monais_required_properties_are_there(
         dataset_dir=os.fspath(dataset),
         output_dir=os.fspath(tmp_path / "out"),
         ckpt_dir=os.fspath(tmp_path / "models"),
-        predictions_dir=os.fspath(tmp_path),
         num_workers=0,
+        **({"predictions_dir": os.fspath(tmp_path)} if "evaluate_predictions" in configs else {}),
     )
     workflow.initialize()
     try:
@@ -181,6 +188,20 @@ def test_evaluation_prepares_images_as_training_does(name: str):
     assert image_transforms == training[2:]
 
 
+def test_training_and_validation_keep_a_case_once(name: str, dataset: Path, tmp_path: Path):
+    """Whatever the size of patches: nothing that it decides comes before the first random transform."""
+    for patch_size in ([16, 16, 16], [48, 48, 48]):
+        parser = ConfigParser(load(name, "train"))
+        parser.update({"data": {"training": list_cases(dataset), "validation": list_cases(dataset)}})
+        parser.update({"patch_size": patch_size, "resample": False, "cache_dir": str(tmp_path), "num_workers": 0})
+        for part in ("train", "validate"):
+            data = parser.get_parsed_content(f"{part}#dataset")
+        assert len(list(tmp_path.iterdir())) == 3
+        (patch, *_) = parser.get_parsed_content("train#dataset")[0]
+        assert list(patch["image"].shape[1:]) == list(patch["label"].shape[1:]) == patch_size
+        assert data[0]["image"].shape[1] < 48
+
+
 def test_own_code_is_reached_by_target_only(name: str):
     for path in (BUNDLES / name / "configs").glob("*.json"):
         text = path.read_text()
@@ -203,6 +224,77 @@ def test_every_plain_setting_is_checked(name: str, config: str):
     assert content["check"]["_target_"] == "common.checks.check_settings"
     plain = {key for key, value in content.items() if not isinstance(value, dict) and key not in NOT_SETTINGS}
     assert plain - {"bundle_root"} <= content["check"].keys()
+
+
+def used(name: str, workflow: str) -> set[str]:
+    """The ids at the top of a config that what it runs is made of."""
+    parser = ConfigParser()
+    parser.read_config(config_files(BUNDLES / name, workflow))
+
+    def references(value: Any) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from references(item)
+        elif isinstance(value, str) and value[:1] in ("$", "@"):
+            yield from re.findall(r"@((?:\w|#|::)+)", value)
+
+    found: set[str] = set()
+    waiting = ["initialize", "run", "finalize"]
+    while waiting:
+        id = waiting.pop().replace("::", "#")
+        if id not in found | {"check"}:
+            found.add(id)
+            if id in parser:
+                waiting += references(parser[id])
+    return found
+
+
+@pytest.mark.parametrize("workflow", ["train", "multi_gpu_train", "evaluate", "inference", "evaluate_predictions"])
+def test_settings_are_used_or_refused(name: str, workflow: str):
+    """An id that nothing reads would be taken in silence."""
+    parser = ConfigParser()
+    parser.read_config(config_files(BUNDLES / name, workflow))
+    settings = {id for id in parser.get() if id in SETTINGS}
+    assert settings - used(name, workflow) == {*unused_settings(parser)}
+
+
+# Handlers that every process of several has; the others write or show something.
+OF_EVERY_PROCESS = {"WeightsLoader", "ParamSchedulerHandler", "LrScheduleHandler", "ValidationHandler"}
+OF_EVERY_PROCESS |= {"GradientClipping", "TrainingCheckpoints"}
+
+
+def test_other_processes_than_the_first_neither_write_nor_show(name: str):
+    train, overlay = load(name, "train"), load(name, "multi_gpu_train")
+    for part in ("train", "validate"):
+        for index, handler in enumerate(train[part]["handlers"]):
+            place = f"{part}#handlers#{index}"
+            kind = handler["_target_"].split(".")[-1]
+            disabled = "dist.get_rank() > 0" in overlay.get(f"{place}#_disabled_", "")
+            assert disabled != (kind in OF_EVERY_PROCESS), place
+            if "summary_writer" in handler:  # made even for a handler that is disabled
+                assert "dist.get_rank() > 0" in overlay[f"{place}#summary_writer#_disabled_"], place
+
+
+def test_a_training_that_goes_on_is_compared_with_how_it_began(name: str):
+    """Before any case is prepared; and with the handlers that decide the result, each under its own id."""
+    train = load(name, "train")["train"]
+    deciding = OF_EVERY_PROCESS - {"WeightsLoader", "TrainingCheckpoints"}
+    expected = {
+        str(index): f"@train#handlers#{index}"
+        for index, handler in enumerate(train["handlers"])
+        if handler["_target_"].split(".")[-1] in deciding
+    }
+    assert train["handlers"][-1]["handlers"] == {"train": {"handlers": expected}}
+    for config in ("train", "multi_gpu_train"):
+        assert load(name, config)["run"][-2:] == ["@train#configuration", "$@train#trainer.run()"]
+
+
+def test_checkpoints_are_saved_after_all_else(name: str):
+    trainer = load(name, "train")["train"]
+    assert trainer["handlers"][-1]["_target_"] == "common.handlers.checkpoints.TrainingCheckpoints"
+    assert trainer["trainer"]["optim_set_to_none"] is True
+    for part in ("train", "validate"):
+        assert load(name, "train")[part]["dataloader"]["generator"] == "$torch.Generator()"
 
 
 def test_no_weights_are_in_the_repository(name: str):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.layouts import list_cases
 from common.networks.cga_unet import CGAUNet
 
 Line = Callable[..., str]
@@ -71,6 +72,22 @@ def test_evaluation_draws_no_partition_of_its_own(line_of: Line, dataset: Path, 
     assert re.search(r"no partition at .*: give the one that the training wrote", message), message
 
 
+@pytest.mark.parametrize("where", ["labelsTr", "imagesTr"])
+def test_label_maps_do_not_replace_what_they_are_made_of(
+    line_of: Line, phantoms: dict[str, Path], weights: Path, tmp_path: Path, where: str
+):
+    """In the decathlon's layout a reference has the very name that a prediction gets."""
+    dataset = tmp_path / "data"
+    shutil.copytree(phantoms["decathlon"], dataset)
+    names = [case["case"] for case in list_cases(dataset)]
+    (tmp_path / "partition.json").write_text(json.dumps({"parts": {"training": [], "validation": [], "test": names}}))
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "ckpt_path": weights, "output_dir": tmp_path / "out"}
+    message = line_of("evaluate", **settings, resample=False, predictions_dir=dataset / where)
+    assert "write the predictions elsewhere with --predictions_dir DIR" in message
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
+
+
 def test_evaluation_of_nothing(line_of: Line, dataset: Path, weights: Path, tmp_path: Path):
     names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
     partition = {"parts": {"training": names, "validation": [], "test": []}}
@@ -78,7 +95,7 @@ def test_evaluation_of_nothing(line_of: Line, dataset: Path, weights: Path, tmp_
     settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "ckpt_path": weights, "output_dir": tmp_path / "out"}
     message = line_of("evaluate", **settings)
     assert message == "there is no case to evaluate in this part; choose another with --evaluate_on"
-    assert not list(tmp_path.glob("out/*"))
+    assert [path.name for path in tmp_path.glob("out/*")] == ["run-evaluate-1.json"]
 
 
 def test_no_memory_for_one_case(
@@ -106,7 +123,7 @@ def test_no_memory_for_one_case(
     message = line_of("inference", **settings)
     assert re.fullmatch(line, message), message
     written = [f"{case}.nii.gz" for case in (CASE, "BraTS-GLI-00002-000")]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == written
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == written
     calls.clear()
     names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
     (tmp_path / "partition.json").write_text(json.dumps({"parts": {"training": [], "validation": [], "test": names}}))

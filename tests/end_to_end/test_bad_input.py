@@ -98,7 +98,7 @@ def test_one_bad_case_among_many(
     message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
     assert re.fullmatch(f"1 of 3 cases failed: {line}.*", message), message
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["BraTS-GLI-00000-000.nii.gz", "BraTS-GLI-00002-000.nii.gz"]
+    assert written == ["BraTS-GLI-00000-000.nii.gz", "BraTS-GLI-00002-000.nii.gz", "run-inference-1.json"]
 
 
 LABELS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -152,7 +152,7 @@ def test_bad_case_met_by_a_worker(line_of: Line, dataset: Path, tmp_path: Path):
     """Cases that aren't cached are read in processes of their own, which hand over no exceptions."""
     damage, line = IMAGES["truncated"]
     damage(dataset)
-    message = train_error(line_of, dataset, tmp_path, cache_rate=0.0, num_workers=1)
+    message = train_error(line_of, dataset, tmp_path, cache_gib=0, num_workers=1)
     assert re.fullmatch(line, message), message
 
 
@@ -191,17 +191,23 @@ def test_flat_3d_file_is_not_a_case_of_four_channels(line_of: Line, tmp_path: Pa
         ({"patch_size": [0, 16, 16]}, r"patch_size is \[0, 16, 16\]: give three whole numbers of voxels above zero"),
         ({"spacing": [1, 1, 0]}, r"spacing is \[1, 1, 0\]: give three millimetre values above zero"),
         ({"spacing": [1, 1, -1]}, r"spacing is \[1, 1, -1\]: give three millimetre values above zero"),
-        ({"device": "cuda:99"}, "device cuda:99 was asked for and there is none here: leave --device out"),
+        ({"device": "cuda:99"}, "device is 'cuda:99': give one that this machine has, such as cpu, or leave it out"),
         ({"amp": "false", "epochs": 0}, "amp is 'false': give True or False; epochs is 0: give a whole number above"),
-        ({"epoch": 5}, "--epoch: train.json has no such id; did you mean --epochs"),
-        ({"epochs": None}, "--epochs None: MONAI ignores an override without a value; leave it out"),
-        ({"train#loader#batch_size": 5}, "--train#loader#batch_size: train.json has no such id"),
+        ({"epoch": 5}, r"unknown id 'epoch': did you mean 'epochs'\?"),
+        ({"epochs": None}, "epochs is None: give a whole number above zero"),
+        (
+            {"train#loader#batch_size": 5},
+            "unknown id 'train#loader#batch_size': did you mean 'train#dataloader#batch_size'",
+        ),
         ({"ckpt_dir": 5}, "ckpt_dir is 5: give a path"),
         ({"bundle_root": "bundles/cga_unet"}, "--bundle_root: the bundle is the first argument; give its folder there"),
-        ({"inter_form": "sum"}, "inter_form 'sum': it must be one of log, bounded"),
+        ({"inter_form": "sum"}, "inter_form is 'sum': give log or bounded"),
         ({"update_classes": [4]}, r"update_classes \[4\]: they must be distinct and among 0 to 3"),
-        ({"attention_rate": 3}, "attention rate 3: it must be 8, 4 or 2"),
-        ({"fractions": [0.5, 0.1, 0.1]}, "add up to 0.7; make it 1"),
+        ({"attention_rate": 3}, "attention_rate is 3: give 8, 4, 2, or 0 for none"),
+        ({"fractions": [0.5, 0.1, 0.1]}, r"fractions is \[.*\]: give three numbers from 0 to 1 that add up to 1"),
+        ({"output_dir": ""}, "output_dir is '': give a path"),
+        ({"cache_dir": ""}, "cache_dir is '': give a path"),
+        ({"ckpt_path": "nowhere.pt"}, "no weights at nowhere.pt: train first"),
     ],
 )
 def test_settings(
@@ -213,6 +219,7 @@ def test_settings(
 ):
     message = train_error(line_of, dataset, tmp_path, **override)
     assert re.search(line, message), message
+    assert not (tmp_path / "models" / "partition.json").exists()
 
 
 def damaged(path: Path) -> None:
@@ -247,7 +254,7 @@ def test_bad_checkpoint(
     damage(path)
     message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=path)
     assert re.search(line, message), message
-    assert not list((tmp_path / "out").glob("*"))
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
 def test_output_that_cannot_be_written(line_of: Line, dataset: Path, weights: Path, tmp_path: Path):

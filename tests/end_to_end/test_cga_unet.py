@@ -35,7 +35,7 @@ def test_training_says_what_it_does_and_leaves_weights(trained: Path):
     assert "2 epochs of 2 steps, 1 patches a step, 4 steps in all" in log
     assert "CGAUNet with 4,768,616 parameters on cpu" in log
     assert "val_mean_dice" in log
-    state = torch.load(trained / "models" / "model.pt", weights_only=True)
+    state = torch.load(trained / "models" / "model.pt", weights_only=True)["model"]
     assert sum(value.numel() for value in state.values()) == 4_768_616
     assert (trained / "run" / "last.pt").is_file()
     assert list((trained / "run" / "events").iterdir())
@@ -47,7 +47,7 @@ def test_same_seed_gives_the_same_weights(
 ):
     again = bundle_run("train", dataset_dir=phantoms["brats2018"], output_dir=tmp_path, ckpt_dir=tmp_path)
     assert again.returncode == 0, again.stderr
-    states = [torch.load(folder / "last.pt", weights_only=True) for folder in (trained / "run", tmp_path)]
+    states = [torch.load(folder / "last.pt", weights_only=True)["model"] for folder in (trained / "run", tmp_path)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
@@ -176,7 +176,7 @@ def test_inference_in_windows(
         amp=False,
     )
     network = CGAUNet().eval()
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.load_state_dict(torch.load(weights, weights_only=True)["model"])
     found, whole = labels(tmp_path), labels(predictions["decathlon"])
     for case in list_cases(phantoms["decathlon"]):
         images, _ = read_image(case)
@@ -269,7 +269,7 @@ def test_two_processes_train_together(bundle_run: Command, phantoms: dict[str, P
     )
     assert done.returncode == 0, done.stderr
     assert "1 epochs of 1 steps" in done.stdout
-    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)["model"]
     assert not any(key.startswith("module.") for key in state)
     # One writer for training and one for validation, both of the first process.
     assert len(list((tmp_path / "run" / "events").iterdir())) == 2
@@ -307,7 +307,7 @@ def test_each_ablation_is_an_override(
         inter_start=0,
         **overrides,
     )
-    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)
+    state = torch.load(tmp_path / "models" / "model.pt", weights_only=True)["model"]
     assert sum(value.numel() for value in state.values()) == parameters
     assert all(value.isfinite().all() for value in state.values())
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in state.values())).hexdigest()

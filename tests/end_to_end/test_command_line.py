@@ -31,8 +31,16 @@ def test_phantoms_then_data(command: Command, tmp_path: Path):
     ("words", "line"),
     [
         (("run", "cga_net", "train"), "error: no bundle cga_net: give a bundle's folder, or one of cga_unet"),
-        (("run", "cga_unet", "trian"), "error: cga_unet has no workflow trian: it has evaluate, evaluate_predictions,"),
-        (("run", "cga_unet", "train", "--spacing=None"), "error: --spacing None: MONAI ignores an override without"),
+        (("run", "cga_unet", "trian"), "error: cga_unet has no workflow trian: it has evaluate, "),
+        (("run", "cga_unet", "train", "--list", "--epochss=3"), "error: unknown id 'epochss': did you mean 'epochs'?"),
+        (
+            ("cross_validate", "cga_unet", "nowhere", "x", "--epochss=3"),
+            "error: unknown id 'epochss': did you mean 'epochs",
+        ),
+        (("run", "cga_unet", "train", "epochs=2", "--list"), "error: epochs=2 is no option: write --epochs 2"),
+        (("folds", "nowhere"), "error: nowhere: is no folder"),
+        (("data", "nowhere", "out=x"), "error: out=x is no option: write --out x"),
+        (("folds", "nowhere", "--oot", "x"), "error: unknown option --oot: --help shows them all"),
         (("data", "nowhere"), "error: nowhere: is no folder"),
         (("phantoms", "x", "--layout=brats"), "error: "),
         (("report", "nowhere", "nothing"), "error: "),
@@ -45,9 +53,31 @@ def test_mistakes_are_one_line(command: Command, words: tuple[str, ...], line: s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("--optimizer#lr=abc", "error: TypeError: '<=' not supported between instances of 'float' and 'str'; --debug"),
+        (
+            "--lr_scheduler#_target_=torch.optim.Polynomial",
+            "error: ModuleNotFoundError: Cannot locate class or function path: 'torch.optim.Polynomial'.; --debug",
+        ),
+    ],
+)
+def test_part_that_cannot_be_made(command: Command, phantoms: dict[str, Path], tmp_path: Path, word: str, line: str):
+    """One line from `common run`, of an error that MONAI raises; the traceback on demand."""
+    places = [f"--{id}={tmp_path / id}" for id in ("output_dir", "ckpt_dir", "cache_dir")]
+    words = ("common", "run", "cga_unet", "train", f"--dataset_dir={phantoms['brats2018']}", *places, word)
+    done = command(*words)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith(line)
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in command(*words, "--debug").stderr
+
+
 def test_help_of_each_verb(command: Command):
     for verb, word in {
         "run": "any id of the config",
+        "cross_validate": "any id of the configs",
         "phantoms": "LAYOUT",
         "data": "FOLDER",
         "report": "PREDICTIONS_DIR",

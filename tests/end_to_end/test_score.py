@@ -170,7 +170,11 @@ def test_unpaired_cases(dataset: Path, methods: list[Path], tmp_path: Path, caps
         (("good", "good", "data"), {}, "the same predictions twice"),
         (("none", "data"), {}, "none: is no folder"),
         (("good", "none"), {}, "none: is no folder"),
-        (("good", "data"), {"prediction_convention": "x"}, "label convention 'x'"),
+        (
+            ("good", "data"),
+            {"prediction_convention": "x"},
+            "prediction_convention is 'x': give one of canonical, brats2018",
+        ),
         (("good", "data"), {"preset": [1]}, r"preset \[1\] is unknown"),
         (("good", "data"), {"penalty": "high"}, "penalty is 'high': give a distance in mm"),
         (("good", "data"), {"dilation": 1.5}, "dilation is 1.5: give a whole number"),
