@@ -15,9 +15,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: env
 	$(BIN)/python -m common demo demo
 
-# In as many processes as there are cores, each with one thread; a file's tests stay together, as they share what they prepare.
+# In as many processes as there are cores, each with one thread. A file's tests stay together, as they share what they
+# prepare; reordered, files of a single long test would come last.
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 quick: env
 	$(BIN)/python -m pytest -m 'not slow'
