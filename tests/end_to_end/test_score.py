@@ -180,8 +180,8 @@ def test_unpaired_cases(dataset: Path, methods: list[Path], tmp_path: Path, caps
         (("good", "data"), {"dilation": 1.5}, "dilation is 1.5: give a whole number"),
         (("good", "data"), {"treshold": 5}, "unknown option --treshold: did you mean --threshold"),
         (("good", "data"), {"zzz": 5}, "unknown option --zzz: there are preset, out, "),
-        (("good", "data"), {"out": True}, "out is True: give a folder"),
-        (("good", "data"), {"out": ""}, "out is '': give a folder"),
+        (("good", "data"), {"out": True}, "out is True: give a path"),
+        (("good", "data"), {"out": ""}, "out is '': give a path"),
         (("good", "data"), {"allow_missing": "false"}, "allow_missing is 'false': give True or False"),
     ],
 )
