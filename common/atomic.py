@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import secrets
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 from .errors import InputError
 
-__all__ = ["check_writable", "whole_file", "write_text"]
+__all__ = ["check_writable", "free_name", "is_sound_archive", "whole_file", "write_rows", "write_text"]
 
 _REMEDY = "free some space or choose another folder, then run again: what is finished is kept"
 
@@ -60,6 +65,43 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a file that is whole or not there."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file with a header, whole or not at all.
+
+    Args:
+        path: the file.
+        columns: keys that each row has.
+        rows: one a line.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def free_name(path: Path) -> Path:
+    """`<stem>.previous-1<suffix>` beside a path, or the next number that nothing has, for what is to be set aside."""
+    numbered = (path.with_name(f"{path.stem}.previous-{number}{path.suffix}") for number in count(1))
+    return next(file for file in numbered if not file.exists())
+
+
+def is_sound_archive(file: Path | BinaryIO) -> bool:
+    """Whether a file that `torch.save` wrote is whole, by its checksums; torch itself checks none.
+
+    Raises:
+        OSError: it can't be read, and may be whole.
+        MemoryError: likewise.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # damaged headers make zipfile raise almost anything
+        return False
 
 
 def check_writable(folder: Path) -> None:

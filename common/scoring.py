@@ -14,7 +14,6 @@ from typing import Any
 
 from .atomic import check_writable, write_text
 from .checks import check_arguments
-from .data.labels import source_values
 from .data.pairs import Pair, find_references, pair_label_maps
 from .errors import CaseError, InputError
 from .metrics.comparison import Comparison, compare, comparison_csv, comparison_table
@@ -106,8 +105,6 @@ def score(
         prediction_convention=prediction_convention,
         reference_convention=reference_convention,
     )
-    for convention in filter(None, (prediction_convention, reference_convention)):
-        source_values(convention)
     *methods, references_dir = (Path(str(folder)) for folder in folders)
     names = _names(methods)
     references = find_references(references_dir, reference_convention)

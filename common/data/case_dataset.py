@@ -22,14 +22,14 @@ from typing import Any
 import monai
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.data import MetaTensor, PersistentDataset
 from monai.transforms import Compose, RandomizableTrait
 from tqdm import tqdm
 
-from ..atomic import check_writable, whole_file
+from ..atomic import check_writable, is_sound_archive, whole_file
 from ..errors import InputError, find_input_error
 from ..fingerprint import fingerprint
+from ..processes import count, rank
 from .order import Draw
 
 __all__ = ["CaseDataset"]
@@ -122,9 +122,7 @@ class CaseDataset(PersistentDataset):
         return _plain(self._pre_transform(deepcopy(case)))
 
     def _fill(self, threads: int) -> None:
-        together = dist.is_available() and dist.is_initialized()
-        rank, processes = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        cases = self.data[rank::processes]
+        cases = self.data[rank() :: count()]
 
         def fill(case: Mapping[str, Any]) -> InputError | None:
             try:
@@ -138,7 +136,7 @@ class CaseDataset(PersistentDataset):
             return None
 
         with ThreadPoolExecutor(threads) as pool:
-            done = tqdm(pool.map(fill, cases), "preparing", len(cases), unit="case", leave=False, disable=rank > 0)
+            done = tqdm(pool.map(fill, cases), "preparing", len(cases), unit="case", leave=False, disable=rank() > 0)
             failures = [failure for failure in done if failure is not None]
         if len(failures) == 1:
             raise failures[0]
@@ -186,7 +184,9 @@ class CaseDataset(PersistentDataset):
             if (written := _touch(entry)) is None:
                 return None
             if (entry.name, written) not in self._whole:
-                _check(entry)
+                # Mapping would only tell a missing end.
+                if not is_sound_archive(entry):
+                    raise zipfile.BadZipFile
                 self._whole.add((entry.name, written))
             return torch.load(entry, mmap=True, weights_only=True)
         except FileNotFoundError:  # another process made room
@@ -270,23 +270,6 @@ def _touch(entry: Path) -> int | None:
     except FileNotFoundError:
         return None
     return written
-
-
-def _check(entry: Path) -> None:
-    """Read a whole entry and check it against its checksums; mapping would only tell a missing end.
-
-    Raises:
-        BadZipFile: it is damaged.
-    """
-    try:
-        with zipfile.ZipFile(entry) as archive:
-            bad = archive.testzip()
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # damaged headers make zipfile raise almost anything
-        raise zipfile.BadZipFile(str(error)) from error
-    if bad is not None:
-        raise zipfile.BadZipFile(bad)
 
 
 def _plain(value: Any) -> Any:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import re
-import zipfile
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..atomic import check_writable, whole_file
+from ..atomic import check_writable, free_name, is_sound_archive, whole_file
 from ..claim import claimed
 from ..errors import InputError, find_memory_error
 from ..processes import rank
@@ -88,9 +86,7 @@ class CheckpointFolder:
             InputError: the folder can't be written to.
         """
         if self.newest is None and _checkpoints(self.folder):
-            numbered = (self.folder.with_name(f"{self.folder.name}.previous-{number}") for number in count(1))
-            previous = next(folder for folder in numbered if not folder.exists())
-            self.folder.rename(previous)
+            previous = self.folder.rename(free_name(self.folder))
             logger.info("the checkpoints of an earlier training are kept in %s", previous)
         check_writable(self.folder)
         for leftover in self.folder.glob(".*.pt"):
@@ -136,13 +132,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         file = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror or error}; mend that, then run again") from error
+    if not is_sound_archive(file):
+        return None
     try:
-        with zipfile.ZipFile(file) as archive:
-            if archive.testzip() is not None:  # torch itself checks no sums
-                return None
         file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make zipfile and torch raise almost anything
+    except Exception as error:  # damaged files make torch raise almost anything
         if find_memory_error(error) is not None:
             raise
         return None

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Events
 from monai.engines import Workflow
 from monai.metrics import compute_dice
 
-from ..atomic import write_text
+from ..atomic import write_rows, write_text
 from ..data.labels import CHANNELS, REGIONS
 from ..data.missing import COMBINATIONS
-from ..errors import InputError
 from ..metrics.region_scores import summarise
+from .case_rows import CaseRows
 
 __all__ = ["MissingModalityScores", "missing_table"]
 
 
-class MissingModalityScores:
+class MissingModalityScores(CaseRows):
     """Collects the regions' Dice over the cases of an evaluator; at the end writes and prints them.
 
     Expects the cases of `common.data.missing.leave_out_each` and decollated output: `pred` and `label` as MetaTensors
@@ -30,16 +26,6 @@ class MissingModalityScores:
     `missing_modalities.csv` (a row a case, combination and region) and `missing_modalities.json`
     (`{"cases": [row, …], "summary": [{"missing": […], "dice": {region: {mean, std, median}}}, …]}`) into `output_dir`.
     """
-
-    def __init__(self, output_dir: str) -> None:
-        self.output_dir = Path(output_dir)
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Workflow) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
-        engine.add_event_handler(Events.COMPLETED, self.write)
 
     def add(self, engine: Workflow) -> None:
         """Score the cases of an iteration."""
@@ -51,22 +37,14 @@ class MissingModalityScores:
                 for region, value in zip(REGIONS, dice.tolist(), strict=True)
             ]
 
-    def write(self, engine: Workflow) -> None:
+    def write_files(self, engine: Workflow) -> None:
         """Write both files, each whole or not at all, and print the table."""
-        if not self.rows:
-            if getattr(getattr(engine.data_loader, "dataset", None), "failures", None):
-                return  # the run ends with these
-            raise InputError("there is no case to evaluate in this part; choose another with --evaluate_on")
         summary = []
         for missing in COMBINATIONS:
             rows = [row for row in self.rows if row["missing"].split() == list(missing)]
             scores = summarise(rows, ["dice"]) if rows else {}
             summary.append({"missing": missing, "dice": {region: score["dice"] for region, score in scores.items()}})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["case", "missing", "region", "dice"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.output_dir / "missing_modalities.csv", text.getvalue())
+        write_rows(self.output_dir / "missing_modalities.csv", ["case", "missing", "region", "dice"], self.rows)
         content = json.dumps({"cases": self.rows, "summary": summary}, indent=1)
         write_text(self.output_dir / "missing_modalities.json", content)
         print(missing_table(summary, cases=len({row["case"] for row in self.rows})))

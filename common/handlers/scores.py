@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from pathlib import Path
-from typing import Any
 
-from ignite.engine import Events
 from monai.engines import Workflow
 
-from ..atomic import write_text
-from ..errors import InputError
+from ..atomic import write_rows, write_text
 from ..metrics.region_scores import SCORES, region_scores, summarise
+from .case_rows import CaseRows
 
 __all__ = ["RegionScoresHandler", "scores_table"]
 
 
-class RegionScoresHandler:
+class RegionScoresHandler(CaseRows):
     """Collects `region_scores` over the cases of an evaluator; at the end writes and prints them.
 
     Expects decollated output: `pred` and `label` as MetaTensors (1, D, H, W) of canonical labels in one geometry, and
@@ -27,16 +22,6 @@ class RegionScoresHandler:
     Dice of each region into `engine.state.metrics` as `dice_<region>`.
     """
 
-    def __init__(self, output_dir: str) -> None:
-        self.output_dir = Path(output_dir)
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Workflow) -> None:
-        """Register with an evaluator."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add)
-        engine.add_event_handler(Events.COMPLETED, self.write)
-
     def add(self, engine: Workflow) -> None:
         """Score the cases of an iteration."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -44,18 +29,10 @@ class RegionScoresHandler:
             scores = region_scores(output["pred"][0].as_tensor(), label[0].as_tensor(), label.pixdim.tolist())
             self.rows += [{"case": item["case"], "region": region, **values} for region, values in scores.items()]
 
-    def write(self, engine: Workflow) -> None:
+    def write_files(self, engine: Workflow) -> None:
         """Write both files, each whole or not at all, and print the table."""
-        if not self.rows:
-            if getattr(getattr(engine.data_loader, "dataset", None), "failures", None):
-                return  # the run ends with these
-            raise InputError("there is no case to evaluate in this part; choose another with --evaluate_on")
         summary = summarise(self.rows)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["case", "region", *SCORES], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.output_dir / "scores.csv", text.getvalue())
+        write_rows(self.output_dir / "scores.csv", ["case", "region", *SCORES], self.rows)
         write_text(self.output_dir / "scores.json", json.dumps({"cases": self.rows, "summary": summary}, indent=1))
         engine.state.metrics.update({f"dice_{region}": scores["dice"]["mean"] for region, scores in summary.items()})
         print(scores_table(summary, cases=len({row["case"] for row in self.rows})))

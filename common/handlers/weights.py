@@ -7,7 +7,6 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 from torch import nn
 
-from ..atomic import check_writable, whole_file
+from ..atomic import check_writable, free_name, whole_file
 from ..errors import InputError
 from ..weights import load_weights, read_facts
 from .checkpoint_folder import GO_ON
@@ -109,8 +108,7 @@ def keep_previous(path: Path, content: bytes, folder: Path) -> None:
     and before its first checkpoint, it keeps these as if they were an earlier run's.)
     """
     if path.exists() and path.read_bytes() != content:
-        numbered = (folder / f"{path.stem}.previous-{number}.pt" for number in count(1))
-        previous = next(file for file in numbered if not file.exists())
+        previous = free_name(folder / path.name)
         with whole_file(previous) as temporary:
             shutil.copyfile(path, temporary)
         logger.info("the weights of an earlier run are kept as %s", previous)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
+from ..atomic import write_rows, write_text
 from .lesion_records import finite
 from .region_scores import summarise
 
@@ -70,11 +68,8 @@ def write_fold_scores(folder: Path, rows: Sequence[Mapping[str, Any]], facts: Ma
         what `summarise_folds` does.
     """
     summary = summarise_folds(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["fold", "case", "region", *SCORES], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
-    write_text(folder / "scores.csv", text.getvalue())
+    cells = ({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    write_rows(folder / "scores.csv", ["fold", "case", "region", *SCORES], cells)
     content = finite({**facts, "cases": list(rows), "summary": summary})
     write_text(folder / "scores.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return summary

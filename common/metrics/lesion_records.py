@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
+from ..atomic import write_rows, write_text
 from .lesion_wise import NUMBERS, RegionScores
 from .region_scores import summarise
 
@@ -112,15 +110,12 @@ def write_records(
     Returns:
         the content of the JSON file.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["case", "region", *NUMBERS, "missing"], lineterminator="\n")
-    writer.writeheader()
-    for row in case_rows(cases):
-        undefined = {key for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
-        cells = {key: "" if key in undefined else value for key, value in row.items()}
-        writer.writerow(cells | {"missing": int(row["case"] in missing)})
+    cells = (
+        {key: "" if value != value else value for key, value in row.items()} | {"missing": int(row["case"] in missing)}
+        for row in case_rows(cases)
+    )
     content = finite(records(cases, {**facts, "missing": sorted(missing)}))
-    write_text(folder / "lesions.csv", text.getvalue())
+    write_rows(folder / "lesions.csv", ["case", "region", *NUMBERS, "missing"], cells)
     write_text(folder / "lesions.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content
 

@@ -104,9 +104,7 @@ def enlarge(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _view(study: Study, reference: np.ndarray | None, prediction: np.ndarray | None) -> tuple[View, int]:
-    image, spacing = orient(study.image, study.affine)
-    labels = [None if label is None else orient(label, study.affine)[0] for label in (reference, prediction)]
-    view = View(image, spacing, labels[0], labels[1])
+    view = View.turned(study.image, study.affine, reference, prediction)
     return view, choose_axial_slice(view)
 
 

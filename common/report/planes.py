@@ -58,6 +58,15 @@ class View(NamedTuple):
     reference: np.ndarray | None = None
     prediction: np.ndarray | None = None
 
+    @classmethod
+    def turned(
+        cls, image: np.ndarray, affine: np.ndarray, reference: np.ndarray | None, prediction: np.ndarray | None
+    ) -> View:
+        """Of a case as it was read: its arrays, all with one affine, are turned."""
+        upright, spacing = orient(image, affine)
+        labels = (None if label is None else orient(label, affine)[0] for label in (reference, prediction))
+        return cls(upright, spacing, *labels)
+
     @property
     def brain(self) -> np.ndarray:
         """Mask (X, Y, Z) of the voxels that are not 0 in every modality."""
@@ -266,13 +275,12 @@ def draw_planes(
         affine: of the image and both label maps.
         reference, prediction: label maps (X, Y, Z), canonical, or None.
     """
-    turned, spacing = orient(image, affine)
-    labels = [None if label is None else orient(label, affine)[0] for label in (reference, prediction)]
-    view = View(turned, spacing, labels[0], labels[1])
+    view = View.turned(image, affine, reference, prediction)
     lesion = None if view.guide is None else find_lesion(view.guide)
     brain = view.brain
     modality = MODALITY_NAMES[CHANNELS[view.channel]]
-    shown = " and ".join(n for n, label in zip(("reference", "prediction"), labels, strict=True) if label is not None)
+    label_maps = {"reference": reference, "prediction": prediction}
+    shown = " and ".join(name for name, label in label_maps.items() if label is not None)
     pictures = []
     for plane, axis in PLANES.items():
         if lesion is not None:

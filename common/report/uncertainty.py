@@ -136,9 +136,7 @@ def draw_uncertainty(
         reference, prediction: label maps (X, Y, Z), canonical; without a reference no errors are drawn.
         entropy, variance: (X, Y, Z); no variance where there was one pass only.
     """
-    turned, spacing = orient(image, affine)
-    labels = [None if label is None else orient(label, affine)[0] for label in (reference, prediction)]
-    view = View(turned, spacing, labels[0], labels[1])
+    view = View.turned(image, affine, reference, prediction)
     index = choose_axial_slice(view)
     shown: list[tuple[str, np.ndarray, float, str | Colormap]] = [("Entropy", entropy, 1.0, "magma")]
     if variance is not None:
@@ -149,7 +147,7 @@ def draw_uncertainty(
     for name, values, largest, colours in shown:
         heat = orient(values, affine)[0][:, :, index].T
         figure, axes = draw_tile(view, index, REGIONS["WT"])
-        show_slice(axes, heat, spacing[:2], (0.0, largest), colours, alpha=np.clip(heat / largest, 0, 1) ** 0.3)
+        show_slice(axes, heat, view.spacing[:2], (0.0, largest), colours, alpha=np.clip(heat / largest, 0, 1) ** 0.3)
         alt = f"Case {case}, axial plane, {name.lower()}"
         alt += f", {int(heat.sum())} of them" if colours is _FLAG else f", up to {heat.max():.2f}"
         pictures.append(encode_picture(figure, alt, name))

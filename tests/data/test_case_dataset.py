@@ -17,6 +17,7 @@ from monai.data import list_data_collate
 from monai.transforms import Compose, Invertd, NormalizeIntensityd
 from torch.utils.data import DataLoader
 
+from common import processes
 from common.data import case_dataset
 from common.data.case_dataset import CaseDataset
 from common.data.layouts import list_cases
@@ -337,9 +338,9 @@ def test_defect_in_the_code_is_not_swallowed(make: Make, monkeypatch: pytest.Mon
 
 
 def test_each_process_prepares_its_share(make: Make, prepared: list[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(case_dataset.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(case_dataset.dist, "get_rank", lambda: 1)
-    monkeypatch.setattr(case_dataset.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(processes.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(processes.dist, "get_world_size", lambda: 2)
     data = make()
     assert prepared == ["b"]
     assert len([data[index] for index in range(3)]) == 3
