@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import CaseError, InputError
 from .case_files import MAP_ENDINGS, Case, by_stem, find_files
 from .layouts import recognise
-from .reading import AFFINE_TOLERANCE, read_label_map
+from .nifti_file import AFFINE_TOLERANCE
+from .reading import read_label_map
 
 __all__ = ["LabelMaps", "Pair", "find_label_maps", "find_references", "pair_label_maps"]
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.labels import CHANNELS, REGIONS
+from ..data.nifti_file import AFFINE_TOLERANCE
 from ..data.pairs import LabelMaps, Pair
-from ..data.reading import AFFINE_TOLERANCE, read_image
+from ..data.reading import read_image
 from ..errors import CaseError
 from ..metrics.lesion_table import connected, dilate
 from ..metrics.lesion_wise import Lesion, RegionScores
