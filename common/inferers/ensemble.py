@@ -29,7 +29,8 @@ class EnsembleInferer(Inferer):
     (Welford, "Note on a method for calculating corrected sums of squares and products", Technometrics 4, 1962), so that
     memory doesn't grow with their number; MONAI's MeanEnsemble and VoteEnsemble want all maps at once.
 
-    The output is the logarithm of the averaged probabilities: softmax gives these, and argmax the label, as for logits.
+    The output are logits: softmax gives the averaged probabilities, and argmax the label. Of a network whose channels
+    have a sigmoid each, sigmoid gives them.
     Where there is nothing to average (no members or one, no views), the output is that of the other inferer itself.
 
     `variance` holds, after each call, how far the probability vectors lie from their mean: the mean over members and
@@ -41,13 +42,15 @@ class EnsembleInferer(Inferer):
         network: what the members are checked against.
         members: their paths or patterns; none means the network with the weights that it has. See `find_members`.
         draw, draw_seed: how many of the members to draw, 0 for all, and the seed of that.
-        combine: "mean" of the softmax probabilities, or "vote": each member and view gives its likeliest class one
-            vote, and shares of votes stand for probabilities; the first of the classes that lead wins.
-        flips, rotations: the views; see `make_views`.
+        combine: "mean" of the probabilities; or of the "logits", as nnU-Net has it (of probabilities that is their
+            geometric mean); or "vote": each member and view gives its likeliest class one vote, and shares of votes
+            stand for probabilities; the first of the classes that lead wins.
+        flips, rotations, axes: the views; see `make_views`.
+        sigmoid: the network's channels don't exclude one another. A vote is then taken channel by channel.
         trained_with: settings that the members must have been trained with; see `common.weights.read_weights`.
 
     Raises:
-        InputError: a member is missing, damaged, of another network or trained otherwise; or `combine` is neither.
+        InputError: a member is missing, damaged, of another network or trained otherwise; or `combine` is unknown.
     """
 
     def __init__(
@@ -60,14 +63,16 @@ class EnsembleInferer(Inferer):
         combine: str = "mean",
         flips: Sequence[int] = (),
         rotations: bool = False,
+        axes: str = "RAS",
+        sigmoid: bool = False,
         trained_with: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if combine not in ("mean", "vote"):
-            raise InputError(f"combine is {combine!r}: give mean or vote")
+        if combine not in _WAYS:
+            raise InputError(f"combine is {combine!r}: give mean, logits or vote")
         self.inferer = inferer
-        self.combine = combine
-        self.views = make_views(flips, rotations)
+        self.combine, self.sigmoid = combine, sigmoid
+        self.views = make_views(flips, rotations, axes)
         self.members = find_members(members, draw, draw_seed)
         for member in self.members:
             read_weights(network, member, trained_with)
@@ -80,10 +85,9 @@ class EnsembleInferer(Inferer):
         self.variance = None
         if len(self.members) <= 1 and len(self.views) == 1:
             return _like(next(outputs), inputs)
-        mean, variance = (_average if self.combine == "mean" else _count)(outputs)
+        logits, variance = _WAYS[self.combine](outputs, self.sigmoid)
         self.variance = _like(variance, inputs)
-        # A class without any vote must stay finite, since resampling multiplies it by zero.
-        return _like(mean.clamp_min(torch.finfo(mean.dtype).tiny).log(), inputs)
+        return _like(logits, inputs)
 
     def _outputs(
         self, image: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -98,24 +102,53 @@ class EnsembleInferer(Inferer):
                 yield view.undo(self.inferer(view.apply(image), network, *args, **kwargs))
 
 
-def _average(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of the softmax probabilities, and their variance."""
+def _average(outputs: Iterable[torch.Tensor], sigmoid: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the mean of the probabilities, and their variance."""
     mean, squares = torch.zeros(()), torch.zeros(())
     for number, logits in enumerate(outputs, start=1):
-        probabilities = logits.softmax(1)
+        probabilities = logits.sigmoid() if sigmoid else logits.softmax(1)
         difference = probabilities - mean
         mean = mean + difference / number
         squares = squares + (difference * (probabilities - mean)).sum(1, keepdim=True)
-    return mean, squares / number
+    return _logits(mean, sigmoid), squares / number
 
 
-def _count(outputs: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Shares of the votes, and their variance. Whole numbers are summed, so that classes that tie stay equal."""
-    votes = torch.zeros(())
+def _average_logits(outputs: Iterable[torch.Tensor], sigmoid: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of the logits, and the variance of the probabilities."""
+    mean = torch.zeros(())
+
+    def added() -> Iterator[torch.Tensor]:
+        nonlocal mean
+        for number, logits in enumerate(outputs, start=1):
+            mean = mean + (logits - mean) / number
+            yield logits
+
+    _, variance = _average(added(), sigmoid)
+    return mean, variance
+
+
+def _count(outputs: Iterable[torch.Tensor], sigmoid: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the shares of the votes, and their variance. Whole numbers are summed: classes that tie are equal."""
+    votes, voters = torch.zeros(()), 0
     for logits in outputs:
-        votes = votes + torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
-    shares = votes / votes.sum(1, keepdim=True)
-    return shares, 1 - shares.square().sum(1, keepdim=True)
+        if sigmoid:
+            votes = votes + (logits > 0).to(logits.dtype)
+        else:
+            votes = votes + torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1)
+        voters += 1
+    shares = votes / voters
+    variance = (shares * (1 - shares)).sum(1, keepdim=True) if sigmoid else 1 - shares.square().sum(1, keepdim=True)
+    return _logits(shares, sigmoid), variance
+
+
+def _logits(probabilities: torch.Tensor, sigmoid: bool) -> torch.Tensor:
+    # A class without any vote must stay finite, since resampling multiplies it by zero.
+    if sigmoid:
+        return probabilities.logit(torch.finfo(probabilities.dtype).eps)
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+_WAYS = {"mean": _average, "logits": _average_logits, "vote": _count}
 
 
 def _like(values: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

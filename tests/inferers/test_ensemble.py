@@ -53,21 +53,34 @@ def test_ensemble_of_one_is_the_network_to_the_bit(saved: Callable[..., list[str
     assert torch.equal(without(IMAGE, make_network(2)), make_network(2)(IMAGE)) and without.variance is None
 
 
-@pytest.mark.parametrize("combine", ["mean", "vote"])
+@pytest.mark.parametrize("combine", ["mean", "logits", "vote"])
+def test_channels_with_a_sigmoid_each(saved: Callable[..., list[str]], combine: str):
+    inferer = ensemble(saved(1, 2, 3), combine=combine, sigmoid=True)
+    found = inferer(IMAGE, make_network(99)).sigmoid()
+    maps = torch.stack([make_network(seed)(IMAGE).sigmoid() for seed in (1, 2, 3)])
+    if combine == "vote":
+        maps = (maps > 0.5).float()
+    mean = maps.logit().mean(0).sigmoid() if combine == "logits" else maps.mean(0)
+    torch.testing.assert_close(found, mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(inferer.variance, maps.var(0, unbiased=False).sum(1, keepdim=True), rtol=1e-5, atol=1e-6)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("combine", ["mean", "logits", "vote"])
 def test_members_that_are_alike_change_nothing(saved: Callable[..., list[str]], combine: str):
     inferer = ensemble(saved(1, 1, 1), combine=combine)
     output = inferer(IMAGE, make_network(99))
     logits = make_network(1)(IMAGE)
     assert torch.equal(output.argmax(1), logits.argmax(1))
     assert inferer.variance is not None and not inferer.variance.any()
-    if combine == "mean":
+    if combine != "vote":
         # The average is the network's own to the bit; its logarithm costs the last digits.
         torch.testing.assert_close(output.softmax(1), logits.softmax(1), atol=1e-6, rtol=0)
     else:
         assert output.softmax(1).amax(1).min() == 1
 
 
-@pytest.mark.parametrize("combine", ["mean", "vote"])
+@pytest.mark.parametrize("combine", ["mean", "logits", "vote"])
 @pytest.mark.parametrize("views", [{}, {"flips": [0, 2], "rotations": True}], ids=str)
 def test_order_of_members_is_nothing_to_the_bit(
     saved: Callable[..., list[str]], combine: str, views: dict[str, object]
@@ -79,6 +92,15 @@ def test_order_of_members_is_nothing_to_the_bit(
         results.append((inferer(IMAGE, make_network(99)), inferer.variance))
     for output, variance in results[1:]:
         assert torch.equal(output, results[0][0]) and torch.equal(variance, results[0][1])
+
+
+def test_logits_against_a_list_of_all_maps(saved: Callable[..., list[str]]):
+    inferer = ensemble(saved(1, 2, 3), combine="logits", flips=[0, 2])
+    maps = torch.stack([v.undo(make_network(s)(v.apply(IMAGE))) for s in (1, 2, 3) for v in inferer.views])
+    found = inferer(IMAGE, make_network(99))
+    torch.testing.assert_close(found, maps.mean(0), atol=1e-6, rtol=1e-5)
+    variance = maps.softmax(2).var(0, correction=0).sum(1, keepdim=True)
+    torch.testing.assert_close(inferer.variance, variance, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("views", [{}, {"flips": [1]}, {"flips": [0, 1, 2]}, {"rotations": True}], ids=str)
@@ -177,7 +199,7 @@ def test_every_member_is_checked_before_any_case(saved: Callable[..., list[str]]
         ensemble([*good, str(other)])
     with pytest.raises(InputError, match=r"no file fits .*none\.pt; give checkpoints"):
         ensemble([*good, str(tmp_path / "none.pt")])
-    with pytest.raises(InputError, match="combine is 'median': give mean or vote"):
+    with pytest.raises(InputError, match="combine is 'median': give mean, logits or vote"):
         ensemble(good, combine="median")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import nibabel
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,19 @@ def test_turns_are_in_the_axial_plane_and_flips_along_their_axis():
     assert turned.shape == (1, 1, 2, 3, 1)
     assert turned.flatten().tolist() == [1, 3, 5, 0, 2, 4]
     assert View((0,)).apply(image).flatten().tolist() == [4, 5, 2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("axes", ["RAS", "SPL", "LPS", "PIR"])
+def test_directions_are_those_of_the_head_however_the_image_lies(axes: str):
+    image = torch.rand(1, 1, 3, 4, 5)  # in RAS
+    change = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(axes)
+    )
+
+    def turned(of: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(nibabel.orientations.apply_orientation(of[0, 0].numpy(), change).copy())[None, None]
+
+    for flips, rotations in (([0], False), ([1], False), ([2], False), ([], True)):
+        seen = {turned(view.apply(image)).numpy().tobytes() for view in make_views(flips, rotations)}
+        assert {view.apply(turned(image)).numpy().tobytes() for view in make_views(flips, rotations, axes)} == seen
+        assert len(seen) == (4 if rotations else 2)
