@@ -20,13 +20,22 @@ class RegionScoresHandler(CaseRows):
     the case's name in the batch's `case`. Writes `scores.csv` (a row a case and region) and `scores.json`
     (`{"cases": [row, …], "summary": {region: {score: {mean, std, median, cases}}}}`) into `output_dir`; puts the mean
     Dice of each region into `engine.state.metrics` as `dice_<region>`.
+
+    Args:
+        output_dir: folder of the files.
+        penalty: see `region_scores`.
     """
+
+    def __init__(self, output_dir: str, penalty: float | None = None) -> None:
+        super().__init__(output_dir)
+        self.penalty = penalty
 
     def add(self, engine: Workflow) -> None:
         """Score the cases of an iteration."""
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             label = output["label"]
-            scores = region_scores(output["pred"][0].as_tensor(), label[0].as_tensor(), label.pixdim.tolist())
+            maps = output["pred"][0].as_tensor(), label[0].as_tensor()
+            scores = region_scores(*maps, label.pixdim.tolist(), penalty=self.penalty)
             self.rows += [{"case": item["case"], "region": region, **values} for region, values in scores.items()]
 
     def write_files(self, engine: Workflow) -> None:

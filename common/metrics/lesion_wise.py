@@ -18,9 +18,10 @@ from ..transforms.crop import bounding_box
 from .lesion_table import Component, LesionTable, lesion_table
 from .surfaces import Spacing
 
-__all__ = ["NUMBERS", "PRESETS", "Lesion", "Policy", "RegionScores", "lesion_wise_scores", "policy_of"]
+__all__ = ["NUMBERS", "PRESETS", "SIZE_BINS", "Lesion", "Policy", "RegionScores", "lesion_wise_scores", "policy_of"]
 
-_SIZE_BINS = (0.0, 50.0, 200.0, 1000.0, 5000.0, math.inf)
+SIZE_BINS = (0.0, 50.0, 200.0, 1000.0, 5000.0, math.inf)
+"""Bounds (mm³) of the sizes that sensitivities are told for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,7 @@ class RegionScores:
         """The (signed) volume error as a share of the true volume; NaN where that is 0."""
         return _ratio(self.volume_error, self.reference_volume)
 
-    def sensitivity_by_size(self, bounds: Sequence[float] = _SIZE_BINS) -> dict[tuple[float, float], tuple[int, int]]:
+    def sensitivity_by_size(self, bounds: Sequence[float] = SIZE_BINS) -> dict[tuple[float, float], tuple[int, int]]:
         """Detected and all scored lesions of each size: (more than, at most) in mm³ -> (detected, all)."""
         bins = {}
         for low, high in pairwise(bounds):

@@ -38,6 +38,7 @@ def region_scores(
     reference: torch.Tensor,
     spacing: Sequence[float],
     regions: Mapping[str, Sequence[int]] = REGIONS,
+    penalty: float | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores of one case for each region (CGA U-Net, Tables 2, 4 and 5).
 
@@ -52,6 +53,7 @@ def region_scores(
         reference: likewise.
         spacing: voxel size in mm, one value an axis.
         regions: name → labels that make it up.
+        penalty: distance in mm where one is empty; None takes the image's diagonal.
 
     Returns:
         region → score (see `SCORES`) → value.
@@ -60,6 +62,7 @@ def region_scores(
         raise ValueError(f"shapes differ: prediction {tuple(prediction.shape)}, reference {tuple(reference.shape)}")
     voxel = float(np.prod(spacing))
     diagonal = float(np.linalg.norm([n * s for n, s in zip(prediction.shape, spacing, strict=True)]))
+    worst = diagonal if penalty is None else penalty
     scores = {}
     for name, labels in regions.items():
         values = torch.tensor(list(labels), device=prediction.device)
@@ -68,7 +71,7 @@ def region_scores(
         if size_p and size_r:
             hd95, hd100 = _hausdorff(p, r, spacing)
         else:
-            hd95 = hd100 = 0.0 if size_p == size_r else diagonal
+            hd95 = hd100 = 0.0 if size_p == size_r else worst
         negatives = r.numel() - size_r
         scores[name] = {
             "dice": _ratio(2 * both, size_p + size_r),

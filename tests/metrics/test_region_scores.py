@@ -124,3 +124,13 @@ def test_summary():
     rows = [{"case": str(i), "region": "WT", **dict.fromkeys(SCORES, value)} for i, value in enumerate((1.0, 2.0, 6.0))]
     assert summarise(rows)["WT"]["dice"] == pytest.approx({"mean": 3, "std": math.sqrt(7), "median": 2, "cases": 3})
     assert summarise(rows[:1])["WT"]["hd95"] == {"mean": 1, "std": 0, "median": 1, "cases": 1}
+
+
+def test_a_penalty_in_place_of_the_diagonal():
+    found, nothing = torch.zeros(4, 4, 4, dtype=torch.int), torch.zeros(4, 4, 4, dtype=torch.int)
+    found[1, 1, 1] = 3
+    for maps in ((found, nothing), (nothing, found)):
+        scores = region_scores(*maps, (1, 1, 1), penalty=373.1287)["ET"]
+        assert (scores["dice"], scores["hd95"], scores["hd100"]) == (0, 373.1287, 373.1287)
+        assert region_scores(*maps, (1, 1, 1))["ET"]["hd95"] == pytest.approx(48**0.5)
+    assert region_scores(nothing, nothing, (1, 1, 1), penalty=373.1287)["ET"]["hd95"] == 0
