@@ -34,8 +34,9 @@ _LAUNCHER = (sys.executable, "-m", "common", "run")
 _OF_EACH_FOLD = ["ckpt_dir", "evaluate_on", "fold", "fractions", "draw", "draw_seed", "members", "output_dir"]
 _OF_EACH_FOLD += ["partition_file", "predictions_dir", "resume"]
 
-# A training that goes on no longer needs the weights that it started from; one that is finished depends on them.
-_MAY_DIFFER = {*_OF_EACH_FOLD, *(MAY_CHANGE - {"ckpt_path"}), "device"}
+# A training that goes on no longer needs the weights that it started from, and compares what its curricula hold; of one
+# that is finished both decided the result.
+_MAY_DIFFER = {*_OF_EACH_FOLD, *(MAY_CHANGE - {"ckpt_path", "curriculum_dir"}), "device"}
 
 
 def write_folds(
@@ -172,7 +173,7 @@ class _Plan:
             return [training, evaluation]
         if differing := self._differences("train", trained_with):
             raise InputError(
-                f"{folder} was trained with another {differing}: give the same again, or begin anew in another --out"
+                f"{folder} was trained with another {differing}: give the same again, or begin anew in another folder"
             )
         evaluated_with = _finished_with(folder / "evaluation", "evaluate")
         if evaluated_with is None or self._differences("evaluate", evaluated_with):

@@ -34,6 +34,10 @@ def read_weights(
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path} holds no weights: expected a state dict, or one under the key 'model'")
+    facts = _facts(content)
+    for id, value in (trained_with or {}).items():
+        if facts.get(id, value) != value:
+            raise InputError(f"{path} was trained with {id} {facts[id]!r}: say --{id} {facts[id]!r}, not {value!r}")
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys())
     wrong += [key for key in own if key in state and own[key].shape != state[key].shape]
@@ -42,10 +46,6 @@ def read_weights(
             f"{path} is of another network: {len(wrong)} of {len(own)} tensors differ, such as {wrong[0]}; use the "
             "weights trained with this network_def"
         )
-    facts = _facts(content)
-    for id, value in (trained_with or {}).items():
-        if facts.get(id, value) != value:
-            raise InputError(f"{path} was trained with {id} {facts[id]}: say --{id} {facts[id]}, not {value}")
     return state
 
 

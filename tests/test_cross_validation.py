@@ -101,7 +101,7 @@ def test_other_overrides(validate: Callable[..., list[str]], tmp_path: Path):
         validate(epochs=4)
     assert str(raised.value) == (
         f"{tmp_path}/fold-0 was trained with another --epochs (3 then, 4 now), --patch_size ([16, 16, 16] then, "
-        "[128, 128, 128] now): give the same again, or begin anew in another --out"
+        "[128, 128, 128] now): give the same again, or begin anew in another folder"
     )
     assert calls(tmp_path) == []
     same = {"epochs": 3, "patch_size": [16, 16, 16]}

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _RUN_STARTED = time.time_ns()
-_FILES = ("image", "label")
+_FILES = ("image", "label", "curriculum")
 _ENTRY = re.compile(
     r"(\.\d+-[0-9a-f]{8}-)?[0-9a-f]{64}\.pt"
 )  # with a number, the temporary file of a process that was killed
@@ -95,10 +95,16 @@ class CaseDataset(PersistentDataset):
             self._fill(max(1, num_workers))
 
     def __getitem__(self, index: Any) -> Any:
-        """The sample at an index; a `Draw` also seeds the random transforms."""
+        """The sample at an index; a `Draw` also seeds the random transforms, and says whether to show foreground."""
         if isinstance(index, Draw):
             self.transform.set_random_state(seed=index.seed)
         return super().__getitem__(index)
+
+    def _transform(self, index: Any) -> Any:
+        prepared = self._cachecheck(self.data[index])
+        if isinstance(index, Draw) and index.foreground:
+            prepared = {**prepared, "foreground": True}
+        return self._post_transform(prepared)
 
     def set_data(self, data: Sequence[Mapping[str, Any]]) -> None:
         """Take other cases; the folder stays as it is, since others may use it."""

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from types import FrameType
 from typing import Any
 
@@ -32,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(
     (
-        *("cache_dir", "cache_gib", "checkpoint_minutes", "ckpt_dir", "ckpt_path", "dataset_dir", "mlflow_uri"),
-        *("num_workers", "output_dir", "partition_file", "resume"),
+        *("cache_dir", "cache_gib", "checkpoint_minutes", "ckpt_dir", "ckpt_path", "curriculum_dir"),
+        *("dataset_dir", "mlflow_uri", "num_workers", "output_dir", "partition_file", "resume"),
     )
 )
 """Settings that a training may go on with though it began with others: they change nothing about the result."""
@@ -103,6 +104,7 @@ class TrainingCheckpoints:
             that which it began with.
         handlers: id → a handler of the trainer or the evaluator that decides the result, and so must be as it was, too.
             None where it is left out.
+        stages: epochs of each stage, where the training has several: saved is at the end of each, too.
     """
 
     def __init__(
@@ -114,8 +116,9 @@ class TrainingCheckpoints:
         batches: EpochBatches,
         configuration: Facts,
         handlers: Mapping[str, Any],
+        stages: Sequence[int] = (),
     ) -> None:
-        self.checkpoints, self.seconds = checkpoints, 60 * minutes
+        self.checkpoints, self.seconds, self.ends = checkpoints, 60 * minutes, {*accumulate(stages)}
         self.names = sorted(objects)
         self.objects = {name: held for name, held in objects.items() if held is not None}
         self.evaluator, self.batches = evaluator, batches
@@ -160,7 +163,10 @@ class TrainingCheckpoints:
             name: getattr(engine, name) for name in ("accumulation_steps", "amp", "amp_kwargs", "optim_set_to_none")
         }
         trainer |= {name: getattr(engine.state, name) for name in ("max_epochs", "epoch_length")}
-        batches = {name: getattr(self.batches, name) for name in ("cases", "batch_size", "seed", "processes")}
+        batches = {
+            name: getattr(self.batches, name)
+            for name in ("cases", "batch_size", "seed", "processes", "steps", "foreground")
+        }
         own = {"train": {"trainer": trainer, "batches": batches}, "objects": self.names}
         return fingerprint(own) | fingerprint(self.handlers)
 
@@ -171,13 +177,12 @@ class TrainingCheckpoints:
             self._save_or_stop(engine)
 
     def after_epoch(self, engine: SupervisedTrainer) -> None:
-        """Save if it is time to, or if this was the last epoch."""
-        self._save_or_stop(
-            engine, is_last=bool(engine.should_terminate) or engine.state.epoch == engine.state.max_epochs
-        )
+        """Save if it is time to, or if this was the last epoch, of the training or of a stage."""
+        ends = {engine.state.max_epochs, *self.ends}
+        self._save_or_stop(engine, bool(engine.should_terminate) or engine.state.epoch in ends)
 
-    def _save_or_stop(self, engine: SupervisedTrainer, is_last: bool = False) -> None:
-        is_time = is_last or time.monotonic() - self.saved_at >= self.seconds
+    def _save_or_stop(self, engine: SupervisedTrainer, at_once: bool = False) -> None:
+        is_time = at_once or time.monotonic() - self.saved_at >= self.seconds
         # The processes have clocks and signals of their own; what one wants all do.
         wanted = greatest(2 if self.stop else int(is_time), engine.state.device)
         if wanted:

@@ -31,6 +31,7 @@ def announce_training(
     device: str | torch.device,
     amp: bool,
     processes: int = 1,
+    steps_per_epoch: int = 0,
 ) -> None:
     """Log what a training run is about to do, before its data are read.
 
@@ -43,18 +44,19 @@ def announce_training(
         device: where the network runs.
         amp: whether mixed precision was asked for.
         processes: how many train together.
+        steps_per_epoch: where that isn't as many as go through all cases once.
     """
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     cases = math.ceil(len(data["training"]) / processes)
-    steps = math.ceil(cases / batch_size)
+    steps = steps_per_epoch or math.ceil(cases / batch_size)
     logger.info("training on %d cases, validating on %d", len(data["training"]), len(data["validation"]))
     logger.info(
         "%d epochs of %d steps, %d patches a step, %d steps in all",
         epochs,
         steps,
-        min(batch_size, cases) * patches_per_case * processes,
+        (batch_size if steps_per_epoch else min(batch_size, cases)) * patches_per_case * processes,
         epochs * steps,
     )
     logger.info(

@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..errors import InputError
 from ..weights import load_weights, read_facts
 from .checkpoint_folder import GO_ON
 
-__all__ = ["BestWeightsSaver", "LastWeightsSaver", "ModalityDropoutCheck", "WeightsLoader"]
+__all__ = ["BestWeightsSaver", "LastWeightsSaver", "ModalityDropoutCheck", "StageWeightsSaver", "WeightsLoader"]
 
 logger = logging.getLogger(__name__)
 
@@ -202,3 +203,40 @@ class LastWeightsSaver:
             keep_previous(self.best, content, self.path.parent)
             _write(content, self.best)
             logger.info("nothing was validated: the last weights are %s", self.best)
+
+
+class StageWeightsSaver:
+    """Saves a network's state dict at the end of each stage of a training, as `<folder>/stage<number>.pt`.
+
+    The last stage's are those of the whole training, and are `LastWeightsSaver`'s.
+
+    Args:
+        network: what is saved.
+        folder: gets the files.
+        stages: epochs of each stage.
+        first_stage: the one that this training begins with, counted from 1.
+        trained_with: see `BestWeightsSaver`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        folder: str,
+        stages: Sequence[int],
+        first_stage: int = 1,
+        trained_with: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.network, self.folder, self.trained_with = network, Path(folder), trained_with
+        ends = accumulate(stages[first_stage - 1 : -1])
+        self.stages = {end: stage for stage, end in enumerate(ends, first_stage)}
+
+    def attach(self, engine: Workflow) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: Workflow) -> None:
+        """Write the weights if a stage has ended."""
+        if (stage := self.stages.get(engine.state.epoch)) is not None:
+            path = self.folder / f"stage{stage}.pt"
+            _write(weights_file(self.network, self.trained_with), path)
+            logger.info("stage %d has ended: %s", stage, path)

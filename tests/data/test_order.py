@@ -53,6 +53,37 @@ def test_goes_on_in_the_middle(seed: int, epoch: int, start: int):
     ]
 
 
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(0, 3))
+def test_so_many_steps_an_epoch(cases: int, batch_size: int, processes: int, steps: int, epoch: int):
+    shares = [epoch_of(EpochBatches(cases, batch_size, 1, r, processes, steps), epoch) for r in range(processes)]
+    assert [len(share) for share in shares] == [steps] * processes
+    assert all(len(batch) == batch_size for share in shares for batch in share)
+    draws = [draw for share in shares for batch in share for draw in batch]
+    assert len(set(draws)) == len(draws)  # a case that comes again is cropped anew
+    times = Counter(case for case, _ in draws)
+    assert max(times.values()) - min(times[case] for case in range(cases)) <= 1
+
+
+def test_the_last_samples_of_a_batch_must_show_foreground():
+    def flags(batch_size: int, share: float) -> list[list[bool]]:
+        batches = EpochBatches(6, batch_size, 0, steps=2, foreground=share)
+        return [[draw.foreground for draw in batch] for batch in batches]
+
+    assert flags(2, 0.5) == [[False, True]] * 2
+    assert flags(1, 0.5) == [[True]] * 2
+    assert flags(3, 0.34) == [[False, True, True]] * 2
+    assert flags(2, 0.0) == [[False, False]] * 2
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(4, 1), (2, 2), (1, 4)])
+def test_foreground_is_a_share_of_what_all_processes_do_in_a_step(batch_size: int, processes: int):
+    everything = [
+        [*EpochBatches(6, batch_size, 0, process, processes, steps=3, foreground=0.5)] for process in range(processes)
+    ]
+    for step in zip(*everything, strict=True):
+        assert [draw.foreground for batch in step for draw in batch] == [False, False, True, True]
+
+
 def test_epochs_seeds_and_cases_differ():
     batches = EpochBatches(50, 50, seed=3)
     draws = [dict(epoch_of(batches, epoch)[0]) for epoch in range(4)]
@@ -100,10 +131,10 @@ def test_workers_change_nothing(workers: int):
 
 
 def test_a_draw_is_an_index():
-    draw = Draw(2, seed=7)
+    draw = Draw(2, seed=7, foreground=True)
     assert (draw.index, draw.seed) == (2, 7) and "abcd"[draw] == "c"
     copy = pickle.loads(pickle.dumps(draw))
-    assert (type(copy), copy.index, copy.seed) == (Draw, 2, 7)
+    assert (type(copy), copy.index, copy.seed, copy.foreground) == (Draw, 2, 7, True)
     assert type(draw.index) is int
 
 

@@ -202,8 +202,14 @@ def test_other_surroundings_are_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert f"numpy {np.version.version} then, 3.0 now" in caplog.text
 
 
-@pytest.mark.parametrize("minutes", [0, 1e9])
-def test_how_often(tmp_path: Path, minutes: float, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("minutes", "stages", "expected"),
+    [(0, (), [*range(1, 13)]), (1e9, (), [12]), (1e9, (1, 2, 1), [3, 9, 12]), (1e9, (4,), [12])],
+)
+def test_how_often(
+    tmp_path: Path, minutes: float, stages: tuple[int, ...], expected: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """At the end of a stage whatever the time is."""
     saved: list[int] = []
     save = CheckpointFolder.save
 
@@ -212,5 +218,5 @@ def test_how_often(tmp_path: Path, minutes: float, monkeypatch: pytest.MonkeyPat
         return save(self, content)
 
     monkeypatch.setattr(CheckpointFolder, "save", note)
-    Training(tmp_path, minutes=minutes).run()
-    assert saved == (list(range(1, EPOCHS * STEPS + 1)) if minutes == 0 else [EPOCHS * STEPS])
+    Training(tmp_path, minutes=minutes, stages=stages).run()
+    assert saved == expected

@@ -8,7 +8,13 @@ import torch
 from ignite.engine import Engine
 
 from common.errors import InputError
-from common.handlers.weights import BestWeightsSaver, LastWeightsSaver, ModalityDropoutCheck, WeightsLoader
+from common.handlers.weights import (
+    BestWeightsSaver,
+    LastWeightsSaver,
+    ModalityDropoutCheck,
+    StageWeightsSaver,
+    WeightsLoader,
+)
 from common.weights import load_weights, read_facts
 
 
@@ -75,6 +81,24 @@ def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: t
     else:
         assert torch.load(tmp_path / "best.pt", weights_only=True)["0.weight"].unique() == 3
         assert (tmp_path / "best.previous-1.pt").read_text() == "of an earlier run"
+
+
+@pytest.mark.parametrize(
+    ("first", "epochs", "expected"), [(1, 6, {"stage1.pt": 2, "stage2.pt": 3}), (2, 4, {"stage2.pt": 1})]
+)
+def test_weights_of_each_stage_but_the_last(
+    tmp_path: Path, network: torch.nn.Module, first: int, epochs: int, expected: dict[str, int]
+):
+    """Stages of two, one and three epochs; each file has the weights that its last epoch left."""
+    trainer = Engine(lambda engine, batch: torch.nn.init.constant_(network[0].weight, engine.state.epoch))
+    StageWeightsSaver(network, str(tmp_path), (2, 1, 3), first, {"components": "CF"}).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    found = {}
+    for path in tmp_path.iterdir():
+        content = torch.load(path, weights_only=True)
+        assert content["trained_with"] == {"components": "CF"}
+        found[path.name] = content["model"]["0.weight"].unique().item()
+    assert found == expected
 
 
 def test_folder_is_tried_before_training(tmp_path: Path, network: torch.nn.Module):

@@ -77,6 +77,7 @@ class Training:
             "rate": 0.1,
             "batch": 3,
             "device": "cpu",
+            "stages": (),
         } | options
         torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
         self.network, loss = Network(), Loss()
@@ -121,6 +122,7 @@ class Training:
             batches,
             configuration,
             {"train": {"handlers": dict(enumerate(handlers[:-1]))}},
+            options["stages"],
         )
         self.trainer = SupervisedTrainer(
             torch.device("cpu"),
