@@ -54,13 +54,14 @@ class CropBraind(CropForegroundd):
     Args:
         keys: entries (C, D, H, W) that are cropped.
         source_key: the image among them.
+        allow_missing_keys: the others may be missing.
 
     Raises:
         CaseError: nothing is left of the image, or of a label that had a lesion.
     """
 
-    def __init__(self, keys: KeysCollection, source_key: str = "image") -> None:
-        super().__init__(keys, source_key=source_key, allow_smaller=True)
+    def __init__(self, keys: KeysCollection, source_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, source_key=source_key, allow_smaller=True, allow_missing_keys=allow_missing_keys)
         self.cropper = _BrainBox(allow_smaller=True)
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
@@ -71,7 +72,7 @@ class CropBraind(CropForegroundd):
             raise CaseError(
                 case, None, "no voxel of the image differs from zero", "give the scan, or leave the case out"
             )
-        for key in self.keys:
+        for key in self.key_iterator(cropped):
             if key != self.source_key and data[key].any() and not cropped[key].any():
                 raise CaseError(
                     case,
