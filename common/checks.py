@@ -33,7 +33,11 @@ def check_arguments(**arguments: Any) -> None:
 
 
 def check_settings(
-    device: Any, metadata: Mapping[str, Any], unused: Collection[str] = (), **settings: Any
+    device: Any,
+    metadata: Mapping[str, Any],
+    unused: Collection[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    **named: Any,
 ) -> dict[str, Any]:
     """Check what a workflow sets, and have errors that a user can mend printed as one line from here on.
 
@@ -47,7 +51,8 @@ def check_settings(
         metadata: the bundle's metadata.json.
         unused: settings that the workflow has from the config below it and does nothing with: not checked, and not
             offered by `common.running`.
-        settings: any of the ids that the bundles have in common, such as `epochs` or `patch_size`, with its value.
+        settings: more of those that are named, as one dictionary.
+        named: any of the ids that the bundles have in common, such as `epochs` or `patch_size`, with its value.
 
     Returns:
         The settings but for those unused.
@@ -58,11 +63,11 @@ def check_settings(
     """
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = exit_in_one_line
-    settings = {name: value for name, value in settings.items() if name not in unused}
-    problems = [*_problems({"device": device, **settings}), *_weights_problems(settings)]
-    if settings.get("save_uncertainty") and settings.get("predictions_dir") == "":
+    given = {name: value for name, value in {**named, **(settings or {})}.items() if name not in unused}
+    problems = [*_problems({"device": device, **given}), *_weights_problems(given)]
+    if given.get("save_uncertainty") and given.get("predictions_dir") == "":
         problems.append("save_uncertainty is True and predictions_dir is empty: give the folder that the maps go to")
-    if settings.get("mlflow_uri") and find_spec("mlflow") is None:
+    if given.get("mlflow_uri") and find_spec("mlflow") is None:
         problems.append("mlflow_uri is set and MLflow isn't installed: pip install -e '.[mlflow]', or leave it out")
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
     if not outputs.get("pred", {}).get("channel_def"):
@@ -71,7 +76,7 @@ def check_settings(
         )
     if problems:
         raise InputError(*problems)
-    return settings
+    return given
 
 
 def _weights_problems(settings: Mapping[str, Any]) -> list[str]:

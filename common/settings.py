@@ -86,7 +86,27 @@ COMPILE = Rule(
     lambda value: value is False or (value is True and any(map(shutil.which, ("c++", "g++", "clang++")))),
     "False, or True where there is a C++ compiler (g++ or clang++)",
 )
-COMBINE = Rule(lambda value: value in ("mean", "vote"), "mean or vote")
+COMBINE = Rule(lambda value: value in ("mean", "logits", "vote"), "mean, logits or vote")
+COMPONENTS = Rule(lambda value: value in ("", "C", "F", "CF"), "CF, C (curriculum), F (attention), or nothing")
+DIVISOR = Rule(lambda value: value in ("attention", "strips"), "attention or strips")
+NORMALISATION = Rule(lambda value: value in ("sqrt", "none", "cosine"), "sqrt, none or cosine")
+FEATURES = Rule(
+    lambda value: _is_list(value, COUNT.holds) and len(value) >= 3, 'three whole numbers or more, such as "[32,64,128]"'
+)
+DEPTHS = Rule(
+    lambda value: (
+        _is_list(value, lambda depth: COUNT.holds(depth) and depth >= 3)
+        and 0 < len(value) == len({*value})
+        and sorted(value) == list(value)
+    ),
+    'a list of rising whole numbers of at least 3, such as "[4,5,6]"',
+)
+STAGES = Rule(
+    lambda value: _is_list(value, COUNT.holds) and len(value) > 0, 'a list of epochs above zero, such as "[80,80,340]"'
+)
+PATCH_IN_PLANE = Rule(
+    lambda value: _is_list(value, COUNT.holds) and len(value) == 2, 'two whole numbers above zero, such as "[8,8]"'
+)
 INTER_FORM = Rule(lambda value: value in ("log", "bounded"), "log or bounded")
 PRESET = Rule(lambda value: isinstance(value, str) and value in PRESETS, f"one of {', '.join(PRESETS)}")
 CONVENTION = Rule(_is_convention, f"one of {', '.join(CONVENTIONS)}, or values and names such as 1=ED,2=NCR,3=ET")
@@ -125,7 +145,12 @@ SETTINGS: dict[str, Setting] = {
     "accumulation_steps": Setting(COUNT, "training steps whose gradients make one step of the optimiser"),
     "allow_missing": Setting(SWITCH, "a case without a prediction counts as predicted empty"),
     "amp": Setting(SWITCH, "mixed precision, on GPUs and on CPUs"),
+    "attention_divisor": Setting(DIVISOR, "what the attention's correction is divided by"),
+    "attention_normalisation": Setting(NORMALISATION, "what the attention's products are divided by"),
+    "attention_patch": Setting(PATCH_IN_PLANE, "voxels of the attention's strips in plane"),
     "attention_rate": Setting(ATTENTION_RATE, "resolution at which the attention acts, 8, 4 or 2; 0 = no attention"),
+    "attention_stage": Setting(WHOLE, "encoder stage whose features guide the attention; 0 = the first"),
+    "attention_stride": Setting(COUNT, "in-plane stride of the attention's convolution of the image"),
     "attention_weight": Setting(NUMBER, "weight of the loss of the attention map"),
     "batch_size": Setting(COUNT, "cases in a training step, in each process"),
     "cache_dir": Setting(PATH, "folder that keeps prepared scans, which other runs may share"),
@@ -134,9 +159,11 @@ SETTINGS: dict[str, Setting] = {
     "checkpoint_minutes": Setting(NOT_NEGATIVE, "minutes from one checkpoint to the next; 0 = one after each step"),
     "ckpt_dir": Setting(PATH, "folder of the weights"),
     "ckpt_path": Setting(PATH_OR_NONE, "file of weights to load; in training empty = start from none"),
-    "combine": Setting(COMBINE, "how members and views are put together: mean of probabilities, or vote"),
+    "combine": Setting(COMBINE, "how members and views are put together: mean of probabilities, of logits, or vote"),
     "compile": Setting(COMPILE, "compile the network for training with torch.compile"),
+    "components": Setting(COMPONENTS, "of the method: C = curriculum, F = feature-guided attention, CF = both"),
     "cross_entropy_weight": Setting(NUMBER, "weight of the cross-entropy loss"),
+    "curriculum_dir": Setting(PATH, "folder of the curricula"),
     "dataset_dir": Setting(PATH, "folder of the scans, in any known layout"),
     "device": Setting(DEVICE, "where the network runs, such as cuda, cuda:1 or cpu"),
     "dice_weight": Setting(NUMBER, "weight of the Dice loss"),
@@ -144,9 +171,12 @@ SETTINGS: dict[str, Setting] = {
     "draw_seed": Setting(WHOLE, "of the draw of members"),
     "epochs": Setting(COUNT, "passes over the training cases"),
     "evaluate_on": Setting(PART, f"part to evaluate on: {', '.join(PARTS)}"),
+    "features": Setting(FEATURES, "channels of the network's stages; as many stages as there are numbers"),
+    "first_stage": Setting(COUNT, "stage to begin with; from the second on with the weights of the one before"),
     "flips": Setting(AXES, "axes along which each scan is also seen flipped: 0 = left-right, 1, 2; all combinations"),
     "fold": Setting(FOLD, "which fold of the folds file at partition_file; -1 = a partition by fractions"),
     "folds": Setting(FOLDS, "how many folds"),
+    "foreground_share": Setting(SHARE, "share of a batch's patches, rounded up, that are about a lesion"),
     "fractions": Setting(FRACTIONS, "shares of the patients for training, validation and test"),
     "gradient_clip": Setting(NOT_NEGATIVE, "greatest norm of the gradients of a step; 0 = no bound"),
     "hard_attention": Setting(SWITCH, "each voxel belongs to one class of the attention map, not to all by share"),
@@ -158,9 +188,12 @@ SETTINGS: dict[str, Setting] = {
     "lesion_preset": Setting(PRESET, "policy of the lesion-wise scores, such as brats2023-met"),
     "members": Setting(FILES, "checkpoints of an ensemble, in place of ckpt_path; empty = none"),
     "minimum_enhancing": Setting(WHOLE, "an enhancing tumour of fewer voxels becomes core; 0 = never"),
+    "mining_depths": Setting(DEPTHS, "stages of each mining network, one for each curriculum, easiest first"),
+    "mining_epochs": Setting(COUNT, "epochs of each mining network"),
     "missing_modalities": Setting(SWITCH, "zeros where a case lacks modalities, for weights trained with such"),
     "mlflow_uri": Setting(MLFLOW, "where MLflow records the training, such as a folder; empty = nowhere"),
     "modality_dropout": Setting(SHARE, "probability that a patch is trained on without some of its modalities"),
+    "momentum": Setting(BELOW_ONE, "Nesterov momentum of the optimiser"),
     "num_workers": Setting(WHOLE, "processes that prepare scans; 0 = none beside the training"),
     "out": Setting(PATH, "folder for what the verb writes"),
     "output_dir": Setting(PATH, "folder for what the run writes"),
@@ -174,7 +207,9 @@ SETTINGS: dict[str, Setting] = {
     "prediction_convention": Setting(CONVENTION, "label values of the predictions: canonical, brats, brats2018 …"),
     "predictions_dir": Setting(PATH_OR_NONE, "folder of label maps <case>.nii.gz; in evaluate empty = write none"),
     "reference_convention": Setting(CONVENTION, "label values of the references, in place of what their layout says"),
+    "regions": Setting(SWITCH, "learn the overlapping regions WT, TC and ET, not labels that exclude one another"),
     "resample": Setting(SWITCH, "bring each scan to `spacing`; False keeps its own"),
+    "restart_schedule": Setting(SWITCH, "the learning rate's decay begins anew with each stage"),
     "resume": Setting(SWITCH, "go on from the newest checkpoint in <output_dir>/checkpoints"),
     "rotations": Setting(SWITCH, "each scan is also seen turned by 90, 180 and 270 degrees in the axial plane"),
     "save_probabilities": Setting(SWITCH, "also write <case>_probabilities.nii.gz"),
@@ -182,6 +217,8 @@ SETTINGS: dict[str, Setting] = {
     "seed": Setting(WHOLE, "of everything that is drawn"),
     "source_labels": Setting(SWITCH, "write labels in the convention of the input"),
     "spacing": Setting(SPACING, "voxel size to resample to, in mm"),
+    "stages": Setting(STAGES, "epochs of each stage of the curriculum"),
+    "steps_per_epoch": Setting(COUNT, "training steps of an epoch, however many cases there are"),
     "update_classes": Setting(CLASSES, "classes whose prototypes are added to the features"),
     "val_interval": Setting(COUNT, "epochs from one validation to the next"),
     "validation_share": Setting(INNER_SHARE, "share of a fold's patients, its test part aside, for validation"),

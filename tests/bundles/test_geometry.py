@@ -32,6 +32,10 @@ def write_scan(path: Path, shape: tuple[int, int, int], voxel: tuple[float, ...]
     nibabel.save(nibabel.Nifti1Image(turned.astype(np.float32), affine), path)
 
 
+# What the bundles pad scans to; windows pad what is smaller than they are.
+SMALLEST = {"cga_unet": 8}
+
+
 @pytest.mark.parametrize(
     ("shape", "axes", "oblique", "voxel"),
     [
@@ -53,7 +57,7 @@ def test_labels_return_to_where_the_image_had_them(
     parser.read_meta(os.fspath(BUNDLES / name / "configs" / "metadata.json"))
     prepared = parser.get_parsed_content("preprocessing")({"case": "scan", "image": os.fspath(path)})
     first = prepared["image"][:1]
-    assert min(first.shape[1:]) >= 8
+    assert min(first.shape[1:]) >= SMALLEST.get(name, 1)
     nothing = first * 0 - 100
     prepared["pred"] = MetaTensor.ensure_torch_and_prune_meta(
         np.concatenate([-first, first, nothing, nothing]), dict(first.meta)

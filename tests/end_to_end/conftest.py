@@ -105,7 +105,7 @@ def trained(bundle_run: Command, phantoms: dict[str, Path], tmp_path_factory: py
 
 
 class ForkedRun:
-    """A workflow of cga_unet in a process of its own, forked from this one, which saves the seconds of importing.
+    """A workflow of a bundle in a process of its own, forked from this one, which saves the seconds of importing.
 
     What it says goes to `<folder>/log`; results go to `<folder>/run`, weights to `<folder>/models`.
     """
@@ -117,6 +117,7 @@ class ForkedRun:
         folder: Path,
         prepare: Callable[[], object] = int,
         rank: int | None = None,
+        bundle: str = "cga_unet",
         **overrides: object,
     ) -> None:
         folder.mkdir(exist_ok=True)
@@ -137,7 +138,7 @@ class ForkedRun:
             if rank is not None:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             prepare()
-            run_bundle("cga_unet", workflow, **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+            run_bundle(bundle, workflow, **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
             status = 0
         except SystemExit as error:
             status = int(error.code or 0)
@@ -173,13 +174,13 @@ def forked() -> type[ForkedRun]:
 
 @pytest.fixture
 def run_in_process(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs a workflow of cga_unet in this process, which saves the seconds that importing takes."""
+    """Runs a workflow of a bundle in this process, which saves the seconds that importing takes."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def run_workflow(workflow: str, **overrides: object) -> None:
-        settings = {**SETTINGS.get(workflow, {}), **overrides}
-        run_bundle("cga_unet", workflow, **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+    def run_workflow(workflow: str, bundle: str = "cga_unet", **overrides: object) -> None:
+        settings = {**(SETTINGS.get(workflow, {}) if bundle == "cga_unet" else {}), **overrides}
+        run_bundle(bundle, workflow, **{k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
 
     return run_workflow
 
