@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-names = ["phantoms", "train_step", "train_options", "kills", "missing_modalities", "cache", "lesion_wise"]
+names = ["phantoms", "train_step", "train_options", "kills", "missing_modalities", "cache", "lesion_wise", "fancl_step"]
 commands = [[f"benchmarks.{name}"] for name in names]
 if len(sys.argv) > 1:
     commands.append(["benchmarks.reading", sys.argv[1]])

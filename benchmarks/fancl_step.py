@@ -1,0 +1,139 @@
+"""What FANCL's parts cost: time and memory of a training step and of a segmentation, against its own backbone.
+
+A training step is forward, loss and backward, without optimiser. Its rows are those of the paper's Table III: backbone,
+feature-guided attention, curriculum, both. The attention may cost 20% of time and 25% of memory over the backbone.
+
+Each configuration runs in processes of its own, by turns; a process's first step isn't counted.
+
+    python -m benchmarks.fancl_step [--sizes 64 128] [--precisions bfloat16 float32] [--device cuda] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+
+import torch
+from monai.inferers import SimpleInferer
+
+from common.inferers.mixed_precision import MixedPrecisionInferer
+from common.losses.fancl import FANCLLoss
+from common.networks.fancl import FANCL
+
+from .machine import machine
+from .train_step import print_table
+
+TIME, MEMORY = 1.20, 1.25
+ROWS = {  # attention over how many categories, curriculum
+    "backbone": (0, False),
+    "feature-guided attention": (3, False),
+    "curriculum": (0, True),
+    "both": (3, True),
+}
+Plan = dict[str, object]
+
+
+class Stepper:
+    """Network and loss on one random crop."""
+
+    def __init__(self, size: int, half: bool, row: str, training: bool, device: str) -> None:
+        torch.manual_seed(0)
+        self.device, self.training = torch.device(device), training
+        attention, curriculum = ROWS[row]
+        self.network = FANCL(attention=attention).to(self.device).train(training)
+        self.loss = FANCLLoss(self.network, curriculum=curriculum)
+        self.inferer = MixedPrecisionInferer(SimpleInferer(), amp=half)
+        generator = torch.Generator().manual_seed(1)
+        classes = torch.randint(0, 4, (1, 1, *[size // 8] * 3), generator=generator).float()
+        classes = torch.nn.functional.interpolate(classes, scale_factor=8)
+        entry = torch.randint(1, 5, classes.shape, generator=generator)
+        self.label = torch.cat([entry * (classes == k) for k in (1, 2, 3)], dim=1).to(self.device, torch.uint8)
+        self.image = torch.randn(1, 4, size, size, size, generator=generator).to(self.device)
+
+    def step(self) -> None:
+        """One step, finished."""
+        self.network.zero_grad(set_to_none=True)
+        with nullcontext() if self.training else torch.inference_mode():
+            output = self.inferer(self.image, self.network)
+        if self.training:
+            self.loss(output, self.label).backward()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def resident(self) -> int:
+        """Peak memory so far in bytes: of the process, or of the tensors on the GPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(plan: Plan, steps: int) -> dict[str, list[float]]:
+    """Seconds of each of `steps` steps, and the bytes by which they raised the peak of memory."""
+    stepper = Stepper(**plan)  # type: ignore[arg-type]
+    before, seconds = stepper.resident(), []
+    for _ in range(steps):
+        start = time.perf_counter()
+        stepper.step()
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "bytes": [stepper.resident() - before]}
+
+
+def compare(plans: dict[str, Plan], rounds: int, steps: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a step and median bytes of each plan, over alternating processes."""
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    peaks: dict[str, list[float]] = {name: [] for name in plans}
+    for turn in range(rounds):
+        for name in list(plans) if turn % 2 == 0 else reversed(plans):
+            one = json.dumps({"plan": plans[name], "steps": steps})
+            command = [sys.executable, "-m", "benchmarks.fancl_step", "--one", one]
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            result = json.loads(run.stdout.splitlines()[-1])
+            seconds[name] += result["seconds"][1:]
+            peaks[name] += result["bytes"]
+    return {name: (statistics.median(seconds[name]), statistics.median(peaks[name])) for name in plans}
+
+
+def main() -> None:
+    """Print a table for each size, precision, and of training and segmentation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    precisions = ["bfloat16", "float32"]
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="voxels along each side (default: 64)")
+    parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS], help="the first is compared with")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
+    parser.add_argument("--steps", type=int, default=4, help="steps in each process (default: 4)")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+        return
+    print(machine())
+    for size in arguments.sizes:
+        for precision in arguments.precisions:
+            for training in (True, False):
+                # The curriculum is a part of the loss alone.
+                rows = [row for row in arguments.rows if training or not ROWS[row][1]]
+                shared = {"size": size, "half": precision == "bfloat16", "device": arguments.device}
+                plans: dict[str, Plan] = {row: {**shared, "training": training, "row": row} for row in rows}
+                measured = compare(plans, arguments.rounds, arguments.steps)
+                print_table(f"4×{size}³, {precision}, {'training' if training else 'segmentation'}", measured)
+                print_verdict(measured)
+
+
+def print_verdict(measured: dict[str, tuple[float, float]]) -> None:
+    """Whether the attention costs no more than it may."""
+    if {"backbone", "feature-guided attention"} <= measured.keys():
+        ratios = [b / a for a, b in zip(measured["backbone"], measured["feature-guided attention"], strict=True)]
+        kept = ratios[0] <= TIME and ratios[1] <= MEMORY
+        print(f"attention: time {ratios[0] - 1:+.0%}, memory {ratios[1] - 1:+.0%}: {'kept' if kept else 'too much'}")
+
+
+if __name__ == "__main__":
+    main()
