@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common.data.curriculum import read_manifest
+from common.data.curriculum_folder import read_manifest
 from common.data.labels import REGIONS
 from common.data.layouts import list_cases
 from common.metrics.lesion_records import size_name

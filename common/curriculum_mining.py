@@ -9,7 +9,7 @@ from typing import Any
 
 from .cross_validation import cross_validate
 from .data.case_files import Case
-from .data.curriculum import check_destination, warn_of_absent, write_curricula
+from .data.curriculum_folder import check_destination, warn_of_absent, write_curricula
 from .data.folds import draw_folds, lesion_volumes
 from .errors import InputError
 from .report.curriculum import coverage_table, write_curriculum_page

@@ -13,16 +13,8 @@ from matplotlib.colors import to_hex, to_rgba
 
 from ..atomic import write_text
 from ..data.case_files import Case
-from ..data.curriculum import (
-    CATEGORIES,
-    Coverage,
-    CoveredLesion,
-    Manifest,
-    measure_curriculum,
-    read_curriculum,
-    read_manifest,
-    with_curricula,
-)
+from ..data.curriculum import CATEGORIES, Coverage, CoveredLesion, measure_curriculum, read_curriculum
+from ..data.curriculum_folder import Manifest, read_manifest, with_curricula
 from ..data.labels import CHANNELS
 from ..data.reading import read_image, read_label
 from ..metrics.lesion_records import size_name
@@ -252,7 +244,7 @@ def write_curriculum_page(cases: Sequence[Case], folder: Path | str, out: Path |
 
     Args:
         cases: dictionaries of `common.data.layouts` with images and labels.
-        folder: of the curricula, see `common.data.curriculum.with_curricula`.
+        folder: of the curricula, see `common.data.curriculum_folder.with_curricula`.
         out: file of the page.
         max_cases: how many are pictured, those whose last curriculum touches the smallest share of the lesions.
 

@@ -16,20 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from common.data import curriculum
+from common.data import curriculum_folder
 from common.data.case_files import Case
 from common.data.curriculum import (
     CATEGORIES,
     CoveredLesion,
-    Manifest,
     category_masks,
     entry_stages,
     measure_curriculum,
     read_curriculum,
-    read_manifest,
-    with_curricula,
-    write_curricula,
 )
+from common.data.curriculum_folder import Manifest, read_manifest, with_curricula, write_curricula
 from common.data.layouts import list_cases
 from common.data.reading import read_label
 from common.data.writing import finish_layout, write_case, write_nifti
@@ -274,7 +271,7 @@ def test_curricula_are_checked_as_they_are_on_the_disk(cases, mined, tmp_path: P
     def spoil(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
         write_nifti(path, voxels * (path.name != "b.nii.gz"), affine)
 
-    monkeypatch.setattr(curriculum, "write_nifti", spoil)
+    monkeypatch.setattr(curriculum_folder, "write_nifti", spoil)
     (problem,) = problems_of(cases, mined, tmp_path / "out")
     assert problem.startswith(f"case b, {tmp_path}/out/b.nii.gz: NCR is another than in {cases[1]['label']} (0 voxels ")
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from common import curriculum_mining
-from common.data.curriculum import write_curricula
+from common.data.curriculum_folder import write_curricula
 from common.data.folds import draw_folds, lesion_volumes
 from common.data.layouts import list_cases
 from common.data.phantoms import make_phantoms

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from common.data.curriculum import read_manifest, write_curricula
+from common.data.curriculum_folder import read_manifest, write_curricula
 from common.data.layouts import list_cases
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.curriculum import MANIFEST, CoveredLesion, Manifest, read_manifest, write_curricula
+from common.data.curriculum import CoveredLesion
+from common.data.curriculum_folder import MANIFEST, Manifest, read_manifest, write_curricula
 from common.errors import CaseError, InputError
 from common.report.curriculum import (
     coverage_rows,

@@ -12,7 +12,8 @@ from monai.transforms import Compose, CopyItemsd, Orientationd, RandRotated, Spa
 
 from common.data.case_dataset import CaseDataset
 from common.data.case_files import Case
-from common.data.curriculum import category_masks, entry_stages, with_curricula, write_curricula
+from common.data.curriculum import category_masks, entry_stages
+from common.data.curriculum_folder import with_curricula, write_curricula
 from common.data.layouts import list_cases
 from common.data.order import Draw
 from common.data.writing import write_case, write_nifti
