@@ -118,9 +118,9 @@ def caution(of_seeds: Sequence[Mapping[str, Sequence[float]]]) -> str:
     """Which categories' last curricula are next to empty, a mean over seeds: mining learnt too little there."""
     means = {category: statistics.mean(shares[category][-1] for shares in of_seeds) for category in of_seeds[0]}
     empty = ", ".join(f"{category} ({share:.1%} of the voxels)" for category, share in means.items() if share < EMPTY)
-    return f"Caution: the last curricula are next to empty of {empty}; what C can bring isn't tested there." * bool(
-        empty
-    )
+    if not empty:
+        return ""
+    return f"Caution: the last curricula are next to empty of {empty}; what C can bring isn't tested there."
 
 
 class Ablation:
