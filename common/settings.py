@@ -17,7 +17,9 @@ import torch
 from .data.labels import CONVENTIONS, source_values
 from .data.partition import PARTS
 from .errors import InputError
+from .inferers.ensemble import COMBINATIONS
 from .metrics.lesion_wise import PRESETS
+from .networks.feature_guided_attention import DIVISORS, NORMALISATIONS
 
 __all__ = ["SETTINGS", "Rule", "Setting"]
 
@@ -86,10 +88,10 @@ COMPILE = Rule(
     lambda value: value is False or (value is True and any(map(shutil.which, ("c++", "g++", "clang++")))),
     "False, or True where there is a C++ compiler (g++ or clang++)",
 )
-COMBINE = Rule(lambda value: value in ("mean", "logits", "vote"), "mean, logits or vote")
+COMBINE = Rule(lambda value: isinstance(value, str) and value in COMBINATIONS, f"one of {', '.join(COMBINATIONS)}")
 COMPONENTS = Rule(lambda value: value in ("", "C", "F", "CF"), "CF, C (curriculum), F (attention), or nothing")
-DIVISOR = Rule(lambda value: value in ("attention", "strips"), "attention or strips")
-NORMALISATION = Rule(lambda value: value in ("sqrt", "none", "cosine"), "sqrt, none or cosine")
+DIVISOR = Rule(lambda value: value in DIVISORS, f"one of {', '.join(DIVISORS)}")
+NORMALISATION = Rule(lambda value: value in NORMALISATIONS, f"one of {', '.join(NORMALISATIONS)}")
 FEATURES = Rule(
     lambda value: _is_list(value, COUNT.holds) and len(value) >= 3, 'three whole numbers or more, such as "[32,64,128]"'
 )

@@ -17,7 +17,7 @@ from ..weights import load_weights, read_weights
 from .members import find_members
 from .views import make_views
 
-__all__ = ["EnsembleInferer"]
+__all__ = ["COMBINATIONS", "EnsembleInferer"]
 
 
 class EnsembleInferer(Inferer):
@@ -68,8 +68,8 @@ class EnsembleInferer(Inferer):
         trained_with: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if combine not in _WAYS:
-            raise InputError(f"combine is {combine!r}: give mean, logits or vote")
+        if combine not in COMBINATIONS:
+            raise InputError(f"combine is {combine!r}: give one of {', '.join(COMBINATIONS)}")
         self.inferer = inferer
         self.combine, self.sigmoid = combine, sigmoid
         self.views = make_views(flips, rotations, axes)
@@ -85,7 +85,7 @@ class EnsembleInferer(Inferer):
         self.variance = None
         if len(self.members) <= 1 and len(self.views) == 1:
             return _like(next(outputs), inputs)
-        logits, variance = _WAYS[self.combine](outputs, self.sigmoid)
+        logits, variance = COMBINATIONS[self.combine](outputs, self.sigmoid)
         self.variance = _like(variance, inputs)
         return _like(logits, inputs)
 
@@ -148,7 +148,8 @@ def _logits(probabilities: torch.Tensor, sigmoid: bool) -> torch.Tensor:
     return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
-_WAYS = {"mean": _average, "logits": _average_logits, "vote": _count}
+COMBINATIONS = {"mean": _average, "logits": _average_logits, "vote": _count}
+"""The ways to put outputs together: see `EnsembleInferer`."""
 
 
 def _like(values: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

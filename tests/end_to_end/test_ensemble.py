@@ -138,6 +138,6 @@ def test_a_bad_member_stops_before_the_first_case(
     assert "other.pt was trained with attention_rate 4: say --attention_rate 4, not 8" in other
     assert other == line_of("inference", **settings, ckpt_path=tmp_path / "other.pt")
     wrong = line_of("inference", **settings, members=3, flips=0, combine="median", rotations=1)
-    for name in ("members is 3", "flips is 0", "combine is 'median': give mean, logits or vote", "rotations is 1"):
+    for name in ("members is 3", "flips is 0", "combine is 'median': give one of mean, logits, vote", "rotations is 1"):
         assert name in wrong
     assert not list((tmp_path / "out").glob("*.nii.gz"))

@@ -199,7 +199,7 @@ def test_every_member_is_checked_before_any_case(saved: Callable[..., list[str]]
         ensemble([*good, str(other)])
     with pytest.raises(InputError, match=r"no file fits .*none\.pt; give checkpoints"):
         ensemble([*good, str(tmp_path / "none.pt")])
-    with pytest.raises(InputError, match="combine is 'median': give mean, logits or vote"):
+    with pytest.raises(InputError, match="combine is 'median': give one of mean, logits, vote"):
         ensemble(good, combine="median")
 
 
