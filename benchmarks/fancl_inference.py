@@ -31,9 +31,7 @@ import fire
 import nibabel
 import numpy as np
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from monai.transforms import Compose, Orientationd, SpatialPadd
-from torch import nn
 
 from common.data.labels import CHANNELS, LABEL_NAMES
 from common.data.layouts import list_cases
@@ -46,6 +44,7 @@ from common.transforms.normalize import NormalizeBraind
 from common.weights import load_weights
 
 from .machine import machine
+from .nnunet import architecture, nnunet_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -105,61 +104,6 @@ def train(network: FANCL, case: dict[str, Any], steps: int, size: int = 64) -> N
             print(f"step {step + 1}: loss {value.item():.3f}", file=sys.stderr, flush=True)
 
 
-def architecture(features: Sequence[int]) -> dict[str, Any]:
-    """The arguments of nnU-Net's network, as its plans write them."""
-    stages = len(features)
-    return {
-        "n_stages": stages,
-        "features_per_stage": list(features),
-        "conv_op": "torch.nn.modules.conv.Conv3d",
-        "kernel_sizes": [[3] * 3] * stages,
-        "strides": [[1] * 3, *[[2] * 3] * (stages - 1)],
-        "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1),
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
-
-
-@torch.no_grad()
-def nnunet_weights(network: FANCL) -> dict[str, torch.Tensor]:
-    """FANCL's backbone as a state dict of nnU-Net's network, whose biases that FANCL doesn't have are zero."""
-    arguments = architecture(network.filters) | {
-        "conv_op": nn.Conv3d,
-        "norm_op": nn.InstanceNorm3d,
-        "nonlin": nn.LeakyReLU,
-    }
-    nnunet = PlainConvUNet(input_channels=network.in_channels, num_classes=network.out_channels, **arguments)
-    pairs: list[tuple[nn.Module, nn.Module]] = []
-
-    def pair(block: nn.Module, stack: nn.Module) -> None:
-        for number, convolution in enumerate(stack.convs, 1):
-            pairs.append((getattr(block, f"conv{number}").conv, convolution.conv))
-            pairs.append((getattr(block, f"norm{number}"), convolution.norm))
-
-    encoder = [network.input_block, *network.downsamples, network.bottleneck]
-    for block, stack in zip(encoder, nnunet.encoder.stages, strict=True):
-        pair(block, stack[0])
-    decoder = nnunet.decoder
-    heads = [*reversed(network.deep_supervision_heads), network.output_block]
-    for up, head, transposed, stack, layer in zip(
-        network.upsamples, heads, decoder.transpconvs, decoder.stages, decoder.seg_layers, strict=True
-    ):
-        pairs += [(up.transp_conv.conv, transposed), (head.conv.conv, layer)]
-        pair(up.conv_block, stack)
-    for parameter in nnunet.parameters():
-        parameter.zero_()
-    for mine, theirs in pairs:
-        for name, parameter in mine.named_parameters():
-            theirs.get_parameter(name).copy_(parameter)
-    return nnunet.state_dict()
-
-
 def write_nnunet_model(network: FANCL, folder: Path, window: int, spacing: list[float]) -> None:
     """A folder of a trained model: dataset, plans and one fold's checkpoint."""
     resampling = {"is_seg": False, "order_z": 0, "force_separate_z": None}
@@ -210,7 +154,7 @@ def write_nnunet_model(network: FANCL, folder: Path, window: int, spacing: list[
         "trainer_name": "nnUNetTrainer",
         "init_args": {"configuration": "3d_fullres"},
         "inference_allowed_mirroring_axes": (0, 1, 2),
-        "network_weights": nnunet_weights(network),
+        "network_weights": nnunet_of(network).state_dict(),
     }
     (folder / "fold_0").mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans))

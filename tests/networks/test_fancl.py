@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from monai.data import MetaTensor
 from torch import nn
 
+from benchmarks.nnunet import nnunet_of
 from common.errors import InputError
 from common.networks.fancl import FANCL
 
@@ -55,58 +55,13 @@ def test_heads_in_training_and_one_tensor_in_evaluation(attention: int) -> None:
     torch.testing.assert_close(logits, output.heads[0])
 
 
-@torch.no_grad()
-def nnunet_with_weights_of(network: FANCL, bias: bool) -> PlainConvUNet:
-    """nnU-Net's network of the same plan, its weights drawn anew together with those of `network`."""
-    stages = len(network.downsamples) + 2
-    nnunet = PlainConvUNet(
-        input_channels=network.in_channels,
-        n_stages=stages,
-        features_per_stage=list(network.filters),
-        conv_op=nn.Conv3d,
-        kernel_sizes=3,
-        strides=[1] + [2] * (stages - 1),
-        n_conv_per_stage=2,
-        num_classes=network.out_channels,
-        n_conv_per_stage_decoder=2,
-        conv_bias=bias,
-        norm_op=nn.InstanceNorm3d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=True,
-    )
-    pairs: list[tuple[nn.Module, nn.Module]] = []
-
-    def pair(block: nn.Module, stack: nn.Module) -> None:
-        for number, convolution in enumerate(stack.convs, 1):
-            pairs.append((getattr(block, f"conv{number}").conv, convolution.conv))
-            pairs.append((getattr(block, f"norm{number}"), convolution.norm))
-
-    encoder = [network.input_block, *network.downsamples, network.bottleneck]
-    for block, stack in zip(encoder, nnunet.encoder.stages, strict=True):
-        pair(block, stack[0])
-    heads = [*reversed(network.deep_supervision_heads), network.output_block]
-    decoder = nnunet.decoder
-    for up, head, transposed, stack, layer in zip(
-        network.upsamples, heads, decoder.transpconvs, decoder.stages, decoder.seg_layers, strict=True
-    ):
-        pairs += [(up.transp_conv.conv, transposed), (head.conv.conv, layer)]
-        pair(up.conv_block, stack)
-    # FANCL has no bias before a normalisation, where it would do nothing, and none in transposed convolutions.
-    for parameter in nnunet.parameters():
-        parameter.zero_()
-    for mine, theirs in pairs:
-        for name, parameter in mine.named_parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-            theirs.get_parameter(name).copy_(parameter)
-    return nnunet
-
-
 @pytest.mark.parametrize("bias", [False, True])
 def test_backbone_equals_nnunets_network(bias: bool) -> None:
     network = FANCL(4, 3, (8, 16, 24, 32, 40, 40), attention=0, softmax=False)
-    nnunet = nnunet_with_weights_of(network, bias)
+    with torch.no_grad():
+        for parameter in network.parameters():  # those of normalisations, too, aren't 0 and 1 then
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    nnunet = nnunet_of(network, bias, deep_supervision=True)
     assert bias or parameters(network) == parameters(nnunet)
     image = torch.randn(1, 4, 32, 64, 32)
     expected = nnunet(image)
