@@ -12,11 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 
 import torch
@@ -27,7 +22,7 @@ from common.losses.fancl import FANCLLoss
 from common.networks.fancl import FANCL
 
 from .machine import machine
-from .train_step import print_table
+from .steps import Plan, compare, measure, print_table
 
 TIME, MEMORY = 1.20, 1.25
 ROWS = {  # attention over how many categories, curriculum
@@ -36,7 +31,6 @@ ROWS = {  # attention over how many categories, curriculum
     "curriculum": (0, True),
     "both": (3, True),
 }
-Plan = dict[str, object]
 
 
 class Stepper:
@@ -56,47 +50,17 @@ class Stepper:
         self.label = torch.cat([entry * (classes == k) for k in (1, 2, 3)], dim=1).to(self.device, torch.uint8)
         self.image = torch.randn(1, 4, size, size, size, generator=generator).to(self.device)
 
-    def step(self) -> None:
-        """One step, finished."""
+    def step(self) -> float:
+        """One step, finished; its loss, 0 of a segmentation."""
         self.network.zero_grad(set_to_none=True)
         with nullcontext() if self.training else torch.inference_mode():
             output = self.inferer(self.image, self.network)
         if self.training:
-            self.loss(output, self.label).backward()
+            loss = self.loss(output, self.label)
+            loss.backward()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-
-    def resident(self) -> int:
-        """Peak memory so far in bytes: of the process, or of the tensors on the GPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure(plan: Plan, steps: int) -> dict[str, list[float]]:
-    """Seconds of each of `steps` steps, and the bytes by which they raised the peak of memory."""
-    stepper = Stepper(**plan)  # type: ignore[arg-type]
-    before, seconds = stepper.resident(), []
-    for _ in range(steps):
-        start = time.perf_counter()
-        stepper.step()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "bytes": [stepper.resident() - before]}
-
-
-def compare(plans: dict[str, Plan], rounds: int, steps: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of a step and median bytes of each plan, over alternating processes."""
-    seconds: dict[str, list[float]] = {name: [] for name in plans}
-    peaks: dict[str, list[float]] = {name: [] for name in plans}
-    for turn in range(rounds):
-        for name in list(plans) if turn % 2 == 0 else reversed(plans):
-            one = json.dumps({"plan": plans[name], "steps": steps})
-            command = [sys.executable, "-m", "benchmarks.fancl_step", "--one", one]
-            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            result = json.loads(run.stdout.splitlines()[-1])
-            seconds[name] += result["seconds"][1:]
-            peaks[name] += result["bytes"]
-    return {name: (statistics.median(seconds[name]), statistics.median(peaks[name])) for name in plans}
+        return loss.item() if self.training else 0.0
 
 
 def main() -> None:
@@ -112,7 +76,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(**json.loads(arguments.one))))
+        print(json.dumps(measure(Stepper, **json.loads(arguments.one))))
         return
     print(machine())
     for size in arguments.sizes:
@@ -122,7 +86,7 @@ def main() -> None:
                 rows = [row for row in arguments.rows if training or not ROWS[row][1]]
                 shared = {"size": size, "half": precision == "bfloat16", "device": arguments.device}
                 plans: dict[str, Plan] = {row: {**shared, "training": training, "row": row} for row in rows}
-                measured = compare(plans, arguments.rounds, arguments.steps)
+                measured = compare("benchmarks.fancl_step", plans, arguments.rounds, arguments.steps)
                 print_table(f"4×{size}³, {precision}, {'training' if training else 'segmentation'}", measured)
                 print_verdict(measured)
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 
 from .machine import machine
-from .train_step import Plan, compare, plan, print_table
+from .steps import Plan, compare, print_table
+from .train_step import MODULE, plan
 
 
 def main() -> None:
@@ -37,9 +38,10 @@ def main() -> None:
     print(machine())
     title = f"4×{arguments.size}³"
     print_table(
-        f"{title}, one case a step; all but float32 in bfloat16", compare(one, arguments.rounds, arguments.steps)
+        f"{title}, one case a step; all but float32 in bfloat16",
+        compare(MODULE, one, arguments.rounds, arguments.steps),
     )
-    print_table(f"{title}, bfloat16, four cases", compare(four, arguments.rounds, max(2, arguments.steps // 2)))
+    print_table(f"{title}, bfloat16, four cases", compare(MODULE, four, arguments.rounds, max(2, arguments.steps // 2)))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
-import time
 
 import torch
 from monai.inferers import SimpleInferer
@@ -31,9 +27,10 @@ from common.losses.category_guided import CategoryGuidedLoss
 from common.networks.cga_unet import CGAUNet
 
 from .machine import machine
+from .steps import Plan, compare, in_its_own_process, measure, print_table
 
+MODULE = "benchmarks.train_step"
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
-Plan = dict[str, object]
 
 
 class Trainer:
@@ -82,50 +79,6 @@ class Trainer:
         self.optimizer.step()
         return loss.item()
 
-    def resident(self) -> int:
-        """Peak memory so far in bytes: of the process, or of the tensors on the GPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure(plan: Plan, steps: int) -> dict[str, list[float]]:
-    """Losses and seconds of `steps` steps, and the bytes by which they raised the peak of memory."""
-    trainer = Trainer(**plan)  # type: ignore[arg-type]
-    before = trainer.resident()
-    losses, seconds = [], []
-    for _ in range(steps):
-        start = time.perf_counter()
-        losses.append(trainer.step())
-        seconds.append(time.perf_counter() - start)
-    return {"losses": losses, "seconds": seconds, "bytes": [trainer.resident() - before]}
-
-
-def in_its_own_process(plan: Plan, steps: int) -> dict[str, list[float]]:
-    """`measure` in a fresh interpreter."""
-    command = [sys.executable, "-m", "benchmarks.train_step", "--one", json.dumps({"plan": plan, "steps": steps})]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-
-
-def compare(plans: dict[str, Plan], rounds: int, steps: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of a step (without each process's first) and median bytes of each plan, over alternating runs."""
-    seconds: dict[str, list[float]] = {name: [] for name in plans}
-    peaks: dict[str, list[float]] = {name: [] for name in plans}
-    for turn in range(rounds):
-        for name in list(plans) if turn % 2 == 0 else reversed(plans):
-            result = in_its_own_process(plans[name], steps)
-            seconds[name] += result["seconds"][1:]
-            peaks[name] += result["bytes"]
-    return {name: (statistics.median(seconds[name]), statistics.median(peaks[name])) for name in plans}
-
-
-def print_table(title: str, measured: dict[str, tuple[float, float]]) -> None:
-    """One row a plan; ratios are against the first."""
-    print(f"\n{title}\n{'':34}{'s a step':>10}{'ratio':>8}{'peak MiB':>10}{'ratio':>8}")
-    first_seconds, first_bytes = next(iter(measured.values()))
-    for name, (seconds, peak) in measured.items():
-        print(f"{name:34}{seconds:10.3f}{seconds / first_seconds:8.3f}{peak / 2**20:10.0f}{peak / first_bytes:8.3f}")
-
 
 def plan(device: str, size: int, half: bool, rate: int = 8, memory_format: str = "contiguous") -> Plan:
     """The arguments of a `Trainer`."""
@@ -136,7 +89,7 @@ def table_attention(device: str, rounds: int) -> None:
     """With attention against without, in bfloat16."""
     plans = {"without attention": plan(device, 128, True, 0)}
     plans |= {f"attention at rate {rate}": plan(device, 128, True, rate) for rate in (8, 4, 2)}
-    print_table("4×128³, bfloat16", compare(plans, rounds, steps=3))
+    print_table("4×128³, bfloat16", compare(MODULE, plans, rounds, steps=3))
 
 
 def table_precision(device: str, rounds: int) -> None:
@@ -146,16 +99,16 @@ def table_precision(device: str, rounds: int) -> None:
         for half in (False, True)
         for memory_format in FORMATS
     }
-    print_table("4×64³", compare(plans, rounds, steps=6))
+    print_table("4×64³", compare(MODULE, plans, rounds, steps=6))
 
 
 def table_losses(device: str) -> None:
     """Differences of the losses over 50 steps, relative to the float32 ones."""
-    single = in_its_own_process(plan(device, 64, False), 50)["losses"]
+    single = in_its_own_process(MODULE, plan(device, 64, False), 50)["losses"]
     plans = {"bfloat16": plan(device, 64, True), "float32, weights ±1e-6": plan(device, 64, False) | {"jitter": 1e-6}}
     print(f"\n4×64³, 50 steps against float32, whose losses are {single[0]:.3f} to {single[-1]:.3f}")
     for name, other in plans.items():
-        losses = in_its_own_process(other, 50)["losses"]
+        losses = in_its_own_process(MODULE, other, 50)["losses"]
         differences = [abs(b - a) / abs(a) for a, b in zip(single, losses, strict=True)]
         mean = abs(statistics.mean(losses) - statistics.mean(single)) / abs(statistics.mean(single))
         print(f"{name:26}{losses[0]:.3f} to {losses[-1]:.3f}; of the means {mean:.2%}, greatest {max(differences):.2%}")
@@ -181,7 +134,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(**json.loads(arguments.one))))
+        print(json.dumps(measure(Trainer, **json.loads(arguments.one))))
         return
     print(machine())
     if "precision" in arguments.tables:

@@ -1,0 +1,80 @@
+"""Time and memory of steps: each configuration in processes of its own, those that are compared by turns.
+
+So neither a warm allocator nor a busy neighbour favours one of them. A module that is measured so hands what follows
+its option `--one` to `measure`.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+Plan = dict[str, object]
+
+
+class Stepper(Protocol):
+    """What takes steps on a device."""
+
+    device: torch.device
+
+    def step(self) -> float:
+        """One step, finished; its loss."""
+
+
+def resident(device: torch.device) -> int:
+    """Peak memory so far in bytes: of the process, or of the tensors on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(make: Callable[..., Stepper], plan: Plan, steps: int) -> dict[str, list[float]]:
+    """Losses and seconds of `steps` steps, and the bytes by which they raised the peak of memory.
+
+    Args:
+        make: takes the plan's arguments.
+        plan: a configuration.
+        steps: how many.
+    """
+    stepper = make(**plan)
+    before = resident(stepper.device)
+    losses, seconds = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        losses.append(stepper.step())
+        seconds.append(time.perf_counter() - start)
+    return {"losses": losses, "seconds": seconds, "bytes": [resident(stepper.device) - before]}
+
+
+def in_its_own_process(module: str, plan: Plan, steps: int) -> dict[str, list[float]]:
+    """`measure` in a fresh interpreter, called by `module`."""
+    command = [sys.executable, "-m", module, "--one", json.dumps({"plan": plan, "steps": steps})]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def compare(module: str, plans: dict[str, Plan], rounds: int, steps: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of a step (without each process's first) and median bytes of each plan, over alternating runs."""
+    seconds: dict[str, list[float]] = {name: [] for name in plans}
+    peaks: dict[str, list[float]] = {name: [] for name in plans}
+    for turn in range(rounds):
+        for name in list(plans) if turn % 2 == 0 else reversed(plans):
+            result = in_its_own_process(module, plans[name], steps)
+            seconds[name] += result["seconds"][1:]
+            peaks[name] += result["bytes"]
+    return {name: (statistics.median(seconds[name]), statistics.median(peaks[name])) for name in plans}
+
+
+def print_table(title: str, measured: dict[str, tuple[float, float]]) -> None:
+    """One row a plan; ratios are against the first."""
+    print(f"\n{title}\n{'':34}{'s a step':>10}{'ratio':>8}{'peak MiB':>10}{'ratio':>8}")
+    first_seconds, first_bytes = next(iter(measured.values()))
+    for name, (seconds, peak) in measured.items():
+        print(f"{name:34}{seconds:10.3f}{seconds / first_seconds:8.3f}{peak / 2**20:10.0f}{peak / first_bytes:8.3f}")
