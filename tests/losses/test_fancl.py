@@ -10,7 +10,8 @@ import torch
 from monai.data import MetaTensor
 
 from common.errors import InputError
-from common.losses.fancl import DiceCrossEntropy, FANCLLoss, supervision_weights
+from common.losses.deep_supervision import DiceCrossEntropy, supervision_weights
+from common.losses.fancl import FANCLLoss
 from common.networks.fancl import FANCL, FANCLOutput
 
 
