@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ["count", "gather", "greatest", "rank"]
+__all__ = ["count", "gather", "greatest", "mean", "rank"]
 
 
 def _are_several() -> bool:
@@ -44,3 +44,17 @@ def greatest(number: int, device: torch.device) -> int:
     tensor = torch.tensor(number, device=device)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return int(tensor)
+
+
+def mean(number: float, device: torch.device) -> float:
+    """The mean of the processes' numbers.
+
+    Args:
+        number: this process's.
+        device: where it trains.
+    """
+    if not _are_several():
+        return number
+    tensor = torch.tensor(float(number), device=device)
+    dist.all_reduce(tensor)
+    return float(tensor) / count()

@@ -33,15 +33,16 @@ class MixedPrecisionInferer(Inferer):
     Args:
         inferer: what applies the network to a batch, e.g. MONAI's SimpleInferer or SlidingWindowInferer.
         amp: False leaves everything in float32.
+        float32: False leaves the output as the network gives it, for a loss that widens what it needs.
     """
 
-    def __init__(self, inferer: Inferer, amp: bool = True) -> None:
+    def __init__(self, inferer: Inferer, amp: bool = True, float32: bool = True) -> None:
         super().__init__()
         self.inferer = inferer
-        self.amp = amp
+        self.amp, self.float32 = amp, float32
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Apply `network` to `inputs` (B, C, D, H, W); whatever tensors come out are float32."""
+        """Apply `network` to `inputs` (B, C, D, H, W); tensors come out in float32, see `float32`."""
         enabled = self.amp and has_mixed_precision(inputs.device)
 
         def in_mixed_precision(*network_args: Any, **network_kwargs: Any) -> Any:
@@ -49,7 +50,7 @@ class MixedPrecisionInferer(Inferer):
             plain = [arg.as_tensor() if isinstance(arg, MetaTensor) else arg for arg in network_args]
             with torch.autocast(inputs.device.type, _dtype(inputs.device), enabled=enabled):
                 output = network(*plain, **network_kwargs)
-            return _to_float32(output)
+            return _to_float32(output) if self.float32 else output
 
         return self.inferer(inputs, in_mixed_precision, *args, **kwargs)
 
