@@ -22,7 +22,7 @@ from .handlers.checkpoints import MAY_CHANGE
 from .jobs import Job, Step, run_jobs
 from .metrics.fold_scores import fold_rows, fold_scores_table, write_fold_scores
 from .overrides import unknown_ids
-from .records import recorded
+from .records import read_newest, recorded
 from .running import config_files, find_bundle, unused_settings
 from .settings import SETTINGS
 
@@ -36,7 +36,7 @@ _OF_EACH_FOLD += ["partition_file", "predictions_dir", "resume"]
 
 # A training that goes on no longer needs the weights that it started from, and compares what its curricula hold; of one
 # that is finished both decided the result.
-_MAY_DIFFER = {*_OF_EACH_FOLD, *(MAY_CHANGE - {"ckpt_path", "curriculum_dir"}), "device"}
+_MAY_DIFFER = {*_OF_EACH_FOLD, *(MAY_CHANGE - {"ckpt_path", "curriculum_dir", "pretrained"}), "device"}
 
 
 def write_folds(
@@ -205,9 +205,7 @@ def _read_config(bundle: Path, workflow: str) -> ConfigParser:
 
 def _finished_with(folder: Path, workflow: str) -> dict[str, Any] | None:
     """The overrides of the last run of a workflow into a folder, by its record, where that run went well."""
-    records = folder.glob(f"run-{workflow}-*.json")
-    newest = max(records, key=lambda path: int(path.stem.rpartition("-")[2]), default=None)
-    record = json.loads(newest.read_text()) if newest is not None else {}
+    record = read_newest(folder, workflow)
     return dict(record["overrides"]) if record.get("outcome") == "finished" else None
 
 

@@ -21,7 +21,7 @@ from . import __version__
 from .atomic import check_writable, write_text
 from .errors import InputError, describe_cause, find_input_error
 
-__all__ = ["own_record", "recorded"]
+__all__ = ["is_unfinished", "own_record", "read_newest", "recorded"]
 
 _kept: list[Path] = []  # the records that this process is keeping
 
@@ -128,3 +128,15 @@ def _git() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def read_newest(folder: Path, workflow: str) -> dict[str, Any]:
+    """The record of a workflow's last run into a folder; empty where there is none."""
+    records = folder.glob(f"run-{workflow}-*.json")
+    newest = max(records, key=lambda path: int(path.stem.rpartition("-")[2]), default=None)
+    return dict(json.loads(newest.read_text())) if newest is not None else {}
+
+
+def is_unfinished(folder: Path, workflow: str) -> bool:
+    """Whether there is such a record, and it doesn't say that the run has finished."""
+    return read_newest(folder, workflow).get("outcome", "finished") != "finished"

@@ -12,7 +12,7 @@ from torch import nn
 
 from .errors import InputError
 
-__all__ = ["load_weights", "no_weights", "read_facts", "read_weights"]
+__all__ = ["load_weights", "no_weights", "read_facts", "read_state", "read_weights"]
 
 
 def read_weights(
@@ -30,11 +30,7 @@ def read_weights(
         InputError: the file is missing, damaged, holds other objects than tensors, is of another network, or was
             trained with other settings.
     """
-    content = _read(Path(path))
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no weights: expected a state dict, or one under the key 'model'")
-    facts = _facts(content)
+    state, facts = read_state(path)
     for id, value in (trained_with or {}).items():
         if facts.get(id, value) != value:
             raise InputError(f"{path} was trained with {id} {facts[id]!r}: say --{id} {facts[id]!r}, not {value!r}")
@@ -47,6 +43,19 @@ def read_weights(
             "weights trained with this network_def"
         )
     return state
+
+
+def read_state(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors in a checkpoint by name, on the CPU, of whatever network, and what `read_facts` gives.
+
+    Raises:
+        InputError: the file is missing or damaged, or holds other objects than tensors.
+    """
+    content = _read(Path(path))
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no weights: expected a state dict, or one under the key 'model'")
+    return state, _facts(content)
 
 
 def read_facts(path: Path | str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +11,9 @@ from ..errors import CaseError, InputError
 from .case_files import Case, Groups, Layout, assemble_cases, by_stem, channel_of, find_files, stem
 from .json_layouts import is_datalist, match_datalists, match_nnunet, read_datalist, read_json
 
-__all__ = ["LABEL_FOLDERS", "LAYOUTS", "Layout", "list_cases", "recognise"]
+__all__ = ["LABEL_FOLDERS", "LAYOUTS", "Layout", "list_cases", "list_scans", "recognise"]
+
+logger = logging.getLogger(__name__)
 
 LAYOUTS = {
     "brats2018": "BraTS 2018 to 2021: <case>/<case>_t1.nii.gz, _t1ce, _t2, _flair, _seg",
@@ -163,3 +166,20 @@ def list_cases(folder: Path | str, labelled: bool = False, missing_modalities: b
     if not cases:
         raise InputError(f"{folder}: holds no case with a label; add labels, or name another folder")
     return cases
+
+
+def list_scans(folder: Path | str) -> list[Case]:
+    """The cases of a folder for a training that needs no labels: as `list_cases`, any modalities but not all missing.
+
+    Labels that lie there are left out of the cases, and it is said so: they may be damaged, or those of a test.
+
+    Raises:
+        InputError: as `list_cases`.
+    """
+    cases = list_cases(folder, missing_modalities=True)
+    labelled = sum("label" in case for case in cases)
+    if labelled:
+        logger.info("%d of %d cases in %s have labels, which are ignored", labelled, len(cases), folder)
+    if lacking := [case for case in cases if case.get("missing")]:
+        logger.info("%d of %d cases lack modalities, which are zeros and don't count", len(lacking), len(cases))
+    return [{key: value for key, value in case.items() if not key.startswith("label")} for case in cases]

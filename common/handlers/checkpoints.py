@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MAY_CHANGE = frozenset(
     (
         *("cache_dir", "cache_gib", "checkpoint_minutes", "ckpt_dir", "ckpt_path", "curriculum_dir"),
-        *("dataset_dir", "mlflow_uri", "num_workers", "output_dir", "partition_file", "resume"),
+        *("dataset_dir", "mlflow_uri", "num_workers", "output_dir", "partition_file", "pretrained", "resume"),
     )
 )
 """Settings that a training may go on with though it began with others: they change nothing about the result."""

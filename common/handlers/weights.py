@@ -173,6 +173,7 @@ class LastWeightsSaver:
         best: file of the best weights.
         evaluator: what would have chosen the best ones.
         trained_with: id of a setting → value, plain ones, kept beside the weights.
+        interval: epochs from one saving to the next, where they are many and short; the last one's are always saved.
     """
 
     def __init__(
@@ -182,9 +183,10 @@ class LastWeightsSaver:
         best: str,
         evaluator: Workflow,
         trained_with: Mapping[str, Any] | None = None,
+        interval: int = 1,
     ) -> None:
         self.network, self.path, self.best, self.evaluator = network, Path(path), Path(best), evaluator
-        self.trained_with = trained_with
+        self.trained_with, self.interval = trained_with, interval
 
     def attach(self, engine: Workflow) -> None:
         """Register with the trainer; the folder is tried now, before any training."""
@@ -193,8 +195,9 @@ class LastWeightsSaver:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def save(self, engine: Workflow) -> None:
-        """Write the weights as they are now."""
-        _write(weights_file(self.network, self.trained_with), self.path)
+        """Write the weights as they are now, if it is time to."""
+        if engine.state.epoch % self.interval == 0 or engine.state.epoch == engine.state.max_epochs:
+            _write(weights_file(self.network, self.trained_with), self.path)
 
     def finish(self, engine: Workflow) -> None:
         """Write the best weights where there are none of this run."""

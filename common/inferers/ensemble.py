@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..weights import load_weights, read_weights
-from .members import find_members
+from .members import check_alike, find_members
 from .views import make_views
 
 __all__ = ["COMBINATIONS", "EnsembleInferer"]
@@ -50,7 +50,8 @@ class EnsembleInferer(Inferer):
         trained_with: settings that the members must have been trained with; see `common.weights.read_weights`.
 
     Raises:
-        InputError: a member is missing, damaged, of another network or trained otherwise; or `combine` is unknown.
+        InputError: a member is missing, damaged, of another network or trained otherwise than the others or than
+            `trained_with` says; or `combine` is unknown.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class EnsembleInferer(Inferer):
         self.combine, self.sigmoid = combine, sigmoid
         self.views = make_views(flips, rotations, axes)
         self.members = find_members(members, draw, draw_seed)
+        if len(self.members) > 1:
+            check_alike(self.members, trained_with or {})
         for member in self.members:
             read_weights(network, member, trained_with)
         self.variance: torch.Tensor | None = None

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from common.errors import InputError
 from common.handlers.weights import (
@@ -81,6 +81,22 @@ def test_last_is_the_best_where_nothing_was_validated(tmp_path: Path, network: t
     else:
         assert torch.load(tmp_path / "best.pt", weights_only=True)["0.weight"].unique() == 3
         assert (tmp_path / "best.previous-1.pt").read_text() == "of an earlier run"
+
+
+def test_last_weights_every_few_epochs_and_at_the_end(tmp_path: Path, network: torch.nn.Module):
+    found = []
+    trainer = Engine(lambda engine, batch: torch.nn.init.constant_(network[0].weight, engine.state.epoch))
+    evaluator = SimpleNamespace(state=SimpleNamespace(best_metric_epoch=1))
+    saver = LastWeightsSaver(network, str(tmp_path / "last.pt"), str(tmp_path / "best.pt"), evaluator, interval=3)
+    saver.attach(trainer)
+
+    def note() -> None:
+        there = (tmp_path / "last.pt").exists()
+        found.append(torch.load(tmp_path / "last.pt", weights_only=True)["0.weight"].unique().item() if there else 0)
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, note)
+    trainer.run([0], max_epochs=8)
+    assert found == [0, 0, 3, 3, 3, 6, 6, 8]
 
 
 @pytest.mark.parametrize(

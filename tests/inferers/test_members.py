@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,39 @@ def test_what_is_not_there(folds: Path):
         find_members([str(folds / "fold_1")])
     with pytest.raises(InputError, match="draw is 11, and members names 10 files: draw fewer, or add members"):
         find_members(f"{folds}/*/model.pt", draw=11)
+
+
+def test_a_cross_validation_that_lacks_a_fold_is_no_ensemble(tmp_path: Path):
+    names = [f"fold-{number}" for number in range(11)]
+    for name in names:
+        (tmp_path / name / "models").mkdir(parents=True)
+        (tmp_path / name / "models" / "model.pt").touch()
+    pattern = f"{tmp_path}/fold-*/models/model.pt"
+    assert len(find_members(pattern)) == 11  # folders that are only named like folds
+    (tmp_path / "folds.json").write_text(json.dumps({"folds": [{}] * 11}))
+    assert len(find_members(pattern, draw=5)) == 5
+    for name in ("fold-3", "fold-10"):
+        (tmp_path / name / "models" / "model.pt").unlink()
+    message = f"members: {tmp_path}/folds.json has 11 folds, and no file of fold-3, fold-10 fits {pattern}: finish "
+    with pytest.raises(InputError) as error:
+        find_members(pattern, draw=5)
+    assert str(error.value).startswith(message)
+    rest = [str(tmp_path / name / "models" / "model.pt") for name in names[:3]]
+    assert len(find_members(rest)) == 3  # named one by one
+
+
+def test_a_fold_that_is_still_training_is_no_member(tmp_path: Path):
+    (tmp_path / "folds.json").write_text(json.dumps({"folds": [{}] * 2}))
+    for number, outcomes in enumerate((["finished"], ["finished", "running"])):
+        (tmp_path / f"fold-{number}" / "models").mkdir(parents=True)
+        (tmp_path / f"fold-{number}" / "training").mkdir()
+        (tmp_path / f"fold-{number}" / "models" / "model.pt").touch()
+        for run, outcome in enumerate(outcomes, start=9):  # the tenth comes after the ninth
+            record = tmp_path / f"fold-{number}" / "training" / f"run-train-{run}.json"
+            record.write_text(json.dumps({"outcome": outcome}))
+    with pytest.raises(InputError, match=r"members: .*/fold-1 has not finished its training: type the cross-valid"):
+        find_members(f"{tmp_path}/fold-*/models/model.pt")
+    (tmp_path / "fold-1" / "training" / "run-train-10.json").write_text(json.dumps({"outcome": "finished"}))
+    assert len(find_members(f"{tmp_path}/fold-*/models/model.pt")) == 2
+    (tmp_path / "folds.json").write_text("[]")  # something else's
+    assert len(find_members(f"{tmp_path}/fold-*/models/model.pt")) == 2
