@@ -17,6 +17,7 @@ from monai.transforms import ResampleToMatch
 from torch import nn
 
 from ..data.labels import LABEL_NAMES, REGIONS
+from ..transforms.regions import LabelProbabilitiesd
 from .pictures import Picture, encode_picture
 from .planes import View, choose_axial_slice, draw_tile, orient, show_slice
 
@@ -55,8 +56,8 @@ def study_case(network: nn.Module, inferer: Inferer, image: MetaTensor) -> Study
     """Runs a network as its bundle's inference does, and keeps what its submodule `attention` took in and gave out.
 
     Args:
-        network: gives one tensor of logits (B, labels, D, H, W) in evaluation mode; left in that mode.
-        inferer: of the bundle's inference.
+        network: gives one tensor of logits (B, labels, D, H, W), or of regions, in evaluation mode; left in that mode.
+        inferer: of the bundle's inference; its `sigmoid` says that they are of regions.
         image: (4, X, Y, Z), preprocessed, with its affine.
     """
     kept: dict[str, np.ndarray] = {}
@@ -76,7 +77,8 @@ def study_case(network: nn.Module, inferer: Inferer, image: MetaTensor) -> Study
     finally:
         if hook is not None:
             hook.remove()
-    probabilities = logits[0].softmax(dim=0).cpu().numpy()
+    to_labels = LabelProbabilitiesd("pred", regions=getattr(inferer, "sigmoid", False))
+    probabilities = to_labels({"pred": logits[0]})["pred"].cpu().numpy()
     return Study(image.numpy(), np.asarray(image.affine, dtype=np.float64), probabilities, **kept)
 
 

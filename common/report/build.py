@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from .curves import draw_curves, read_curves
 from .missing import read_missing
 from .page import OPEN_CASES, CaseSection, Page, write_page
 from .planes import draw_planes
+from .queries import describe_queries
 from .tables import COLUMNS, Scores, format_score, mean_dice, read_scores
 from .uncertainty import chart_errors, count_errors, draw_uncertainty
 
@@ -41,7 +43,14 @@ def _study(bundle: Bundle | None, entry: Mapping[str, Any]) -> Study | None:
     return study_case(bundle.network, bundle.inferer, prepared["image"])
 
 
-def _section(case: ReportCase, study: Study | None, scores: Scores | None, entropy: np.ndarray | None) -> CaseSection:
+def _section(
+    case: ReportCase,
+    bundle: Bundle | None,
+    study: Study | None,
+    scores: Scores | None,
+    entropy: np.ndarray | None,
+    colours: dict[int, str],
+) -> CaseSection:
     dice = mean_dice(scores.cases.get(case.name, {})) if scores else math.nan
     section = CaseSection(
         name=case.name,
@@ -52,12 +61,14 @@ def _section(case: ReportCase, study: Study | None, scores: Scores | None, entro
     if entropy is not None:
         maps = (case.reference, case.prediction, entropy, case.read_map("variance"))
         section.uncertainty.extend(draw_uncertainty(case.name, case.image, case.affine, *maps))
-    if study is not None and study.attention is not None:
-        reference = None if case.reference is None else match_grid(case.reference, case.affine, study)
-        prediction = match_grid(case.prediction, case.affine, study)
-        section.attention.extend(draw_attention(case.name, study, reference, prediction))
-        section.features.extend(draw_features(case.name, study, reference, prediction))
-    return section
+    if study is None or bundle is None or bundle.network is None:
+        return section
+    reference = None if case.reference is None else match_grid(case.reference, case.affine, study)
+    prediction = match_grid(case.prediction, case.affine, study)
+    section.attention.extend(draw_attention(case.name, study, reference, prediction))
+    section.features.extend(draw_features(case.name, study, reference, prediction))
+    queries = describe_queries(case.name, bundle.network, bundle.inferer, study, reference, prediction, colours)
+    return dataclasses.replace(section, queries=queries)
 
 
 def build_report(
@@ -82,8 +93,8 @@ def build_report(
         scores: scores.json of the evaluation; the one in `predictions_dir` where not given, if there is one.
         events: folder of TensorBoard's event files, for the learning curves.
         bundle: folder of the bundle that predicted, for its name and, if it has weights, the attention in the first
-            cases unless the network takes them in several windows, and the confidence in them where there is no
-            `<case>_probabilities.nii.gz` at all.
+            cases unless the network takes them in several windows, what its queries paint there, and the confidence
+            in them where there is no `<case>_probabilities.nii.gz` at all.
         checkpoint: weights to use instead of the bundle's `models/model.pt`.
         prediction_convention: of the predictions, see `common.data.labels`.
         max_cases: how many cases are pictured, lowest Dice first.
@@ -116,6 +127,7 @@ def build_report(
 
     source = read_bundle(bundle, checkpoint, **overrides) if bundle is not None else None
     sections, written, studied, errors = [], [], [], []
+    colours: dict[int, str] = {}
     for number, name in enumerate(order):
         # All that have maps and a reference count, whether they are pictured or not: the pictured are the worst.
         counts = entries[name].get("label") and any(map_file(predictions[name], kind).is_file() for kind in _COUNTED)
@@ -125,7 +137,7 @@ def build_report(
         study = _study(source, entries[name]) if number < min(STUDIED_CASES, max_cases) else None
         entropy, probabilities = (case.read_map(kind) for kind in _COUNTED)
         if number < max_cases:
-            sections.append(_section(case, study, found, entropy))
+            sections.append(_section(case, source, study, found, entropy, colours))
         if case.reference is None:
             continue
         if entropy is not None:
@@ -174,7 +186,7 @@ def report(
     missing: str | None = None,
     **overrides: Any,
 ) -> None:
-    """Make an HTML report of segmentations: pictures, scores, learning curves, attention, confidence, uncertainty.
+    """Make an HTML report of segmentations: pictures, scores, curves, attention, queries, confidence, uncertainty.
 
     The report is one file that opens in any browser and needs no network. Predictions are compared by eye with the
     references in the data set, where it has any; scores come from the evaluation.
@@ -188,7 +200,7 @@ def report(
         out: file to write.
         scores: scores.json that the evaluation wrote; looked for in predictions_dir where not given.
         events: folder of TensorBoard events that the training wrote, for learning curves.
-        bundle: name or folder of the bundle, for its name and, with its weights, attention maps and confidence.
+        bundle: name or folder of the bundle, for its name and, with its weights, attention, queries, confidence.
         checkpoint: weights instead of the bundle's models/model.pt.
         prediction_convention: label values of the predictions: canonical (ET is 3), brats2018 (ET is 4) or decathlon.
         max_cases: how many cases are pictured, lowest Dice first.

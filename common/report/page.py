@@ -13,6 +13,7 @@ from ..atomic import write_text
 from ..data.labels import REGIONS
 from .missing import MissingSection
 from .pictures import REGION_COLOURS, Chart, Picture
+from .queries import QuerySection
 from .tables import COLUMNS, Scores, format_score, table_rows
 from .uncertainty import ErrorChart
 
@@ -34,6 +35,7 @@ class CaseSection:
         dice: mean over the regions as text, empty where it isn't known.
         uncertainty: pictures of entropy, variance and errors, if any.
         attention, features: pictures of the attention map and of the feature map, if any.
+        queries: what they say and paint, None where the network has none.
     """
 
     name: str
@@ -43,6 +45,7 @@ class CaseSection:
     uncertainty: list[Picture] = field(default_factory=list)
     attention: list[Picture] = field(default_factory=list)
     features: list[Picture] = field(default_factory=list)
+    queries: QuerySection | None = None
 
 
 @dataclass(frozen=True)

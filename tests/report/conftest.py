@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from common.data.pairs import Pair
 from common.metrics.comparison import compare
 from common.metrics.lesion_wise import PRESETS
+from common.networks.transunet3d import TransUNet3D
 from common.report.build import build_report
 from common.report.lesions import write_lesion_page
 from common.scoring import score_pairs
@@ -94,6 +97,22 @@ def page(folders: tuple[Path, Path], tmp_path: Path) -> Path:
     return build_report(*folders, tmp_path / "out" / "report.html")
 
 
+@pytest.fixture
+def query_page(folders: tuple[Path, Path], repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same report by a bundle whose queries, not trained, say and paint regions."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    torch.manual_seed(0)
+    network = TransUNet3D(features=(4, 8, 8, 8), encoder_layers=0, decoder_layers=2, queries=5)
+    assert network.query_decoder is not None
+    with torch.no_grad():
+        network.query_decoder.classes.bias[-1] -= 1
+    torch.save(network.state_dict(), tmp_path / "queries.pt")
+    plan = {"variant": "decoder", "features": [4, 8, 8, 8], "decoder_layers": 2, "queries": 5}
+    given = {"bundle": repository / "bundles" / "transunet3d", "checkpoint": tmp_path / "queries.pt", **plan}
+    given |= {"window_size": [16, 24, 16], "resample": False, "device": "cpu"}
+    return build_report(*folders, tmp_path / "out" / "queries.html", **given)
+
+
 MET = "brats2023-met"
 HOSTILE = "<script>alert(2)</script>"
 
@@ -149,6 +168,6 @@ def lesion_page(methods: Methods, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shown(request: pytest.FixtureRequest) -> Path:
-    """The page of that name: `page` or `lesion_page`."""
+    """The page of that name: `page`, `lesion_page` or `query_page`."""
     path: Path = request.getfixturevalue(getattr(request, "param", "page"))
     return path

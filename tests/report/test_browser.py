@@ -64,7 +64,7 @@ addEventListener("load", () => {
 both_pages = pytest.mark.parametrize("shown", ["page", "lesion_page"], indirect=True)
 
 
-@both_pages
+@pytest.mark.parametrize("shown", ["page", "lesion_page", "query_page"], indirect=True)
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_lays_it_out(shown: Path, tmp_path: Path, width: int, scheme: str) -> None:

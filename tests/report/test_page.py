@@ -42,7 +42,7 @@ class Reader(HTMLParser):
         assert self.opened.pop() == tag
 
 
-@pytest.mark.parametrize(("shown", "count"), [("page", 15), ("lesion_page", 5)], indirect=["shown"])
+@pytest.mark.parametrize(("shown", "count"), [("page", 15), ("lesion_page", 5), ("query_page", 23)], indirect=["shown"])
 def test_page_is_self_contained_and_accessible(shown: Path, count: int) -> None:
     text = shown.read_text(encoding="utf-8")
     elements = Reader(text).elements
