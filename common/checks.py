@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, exit_in_one_line
-from .settings import PATH, SETTINGS
+from .networks.plain_unet import can_halve
+from .settings import FEATURES, PATH, SETTINGS, VARIANT, WHOLE
 from .weights import no_weights
 
-__all__ = ["check_arguments", "check_processes", "check_settings", "check_shares"]
+__all__ = ["check_arguments", "check_processes", "check_settings", "check_shares", "size_problem"]
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
@@ -69,6 +70,7 @@ def check_settings(
         problems.append("save_uncertainty is True and predictions_dir is empty: give the folder that the maps go to")
     if given.get("mlflow_uri") and find_spec("mlflow") is None:
         problems.append("mlflow_uri is set and MLflow isn't installed: pip install -e '.[mlflow]', or leave it out")
+    problems += [*_size_problems(given), *_variant_problems(given)]
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
     if not outputs.get("pred", {}).get("channel_def"):
         problems.append(
@@ -84,6 +86,13 @@ def _weights_problems(settings: Mapping[str, Any]) -> list[str]:
     if members:
         return []
     problems = []
+    pretrained = settings.get("pretrained")
+    if pretrained and PATH.holds(pretrained) and not Path(pretrained).is_file():
+        problems.append(f"no pre-trained blocks at {pretrained}: run pretrain first, or leave --pretrained out")
+    if pretrained and path:
+        problems.append(
+            "pretrained and ckpt_path are given, and the weights would replace the blocks: give one of them"
+        )
     if settings.get("draw"):
         problems.append(f"draw is {settings['draw']} and members is empty: name the checkpoints to draw from")
     if path and PATH.holds(path) and not Path(path).is_file():
@@ -91,6 +100,41 @@ def _weights_problems(settings: Mapping[str, Any]) -> list[str]:
     if members is not None and path == "":
         problems.append("ckpt_path is empty: give the file of the network's weights, or members")
     return problems
+
+
+def _size_problems(settings: Mapping[str, Any]) -> list[str]:
+    """Sizes that a U-Net of so many `features` can't take. Mining has U-Nets of its own depths, and checks them."""
+    features: Any = settings.get("features")
+    if not FEATURES.holds(features) or "mining_depths" in settings:
+        return []
+    found = [size_problem(id, settings[id], len(features)) for id in ("patch_size", "window_size") if id in settings]
+    return [problem for problem in found if problem]
+
+
+def size_problem(id: str, sizes: Any, stages: int) -> str:
+    """What is wrong with the sizes of a setting for a U-Net of so many stages; empty where nothing is."""
+    if not SETTINGS[id].rule.holds(sizes):
+        return ""  # which is told otherwise
+    multiple = 2 ** (stages - 1)
+    if can_halve([2 * multiple if size == -1 else size for size in sizes], multiple):
+        return ""
+    takes = f"takes multiples of {multiple}, not {multiple} along all three axes"
+    return f"{id} {[*sizes]}: a network of {stages} stages {takes}"
+
+
+def _variant_problems(settings: Mapping[str, Any]) -> list[str]:
+    """Weights say which variant they are of, so that its name must be true."""
+    variant = settings.get("variant")
+    layers = [settings.get("encoder_layers"), settings.get("decoder_layers")]
+    if not VARIANT.holds(variant) or not all(map(WHOLE.holds, layers)):
+        return []
+    true = {(True, False): "encoder", (False, True): "decoder", (True, True): "both", (False, False): "none"}
+    name = true[bool(layers[0]), bool(layers[1])]
+    if name == variant:
+        return []
+    return [
+        f"variant is {variant!r}, and encoder_layers {layers[0]} with decoder_layers {layers[1]} is {name!r}: say that"
+    ]
 
 
 def check_processes() -> None:
@@ -101,8 +145,8 @@ def check_processes() -> None:
     """
     if missing := [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise InputError(
-            f"multi_gpu_train trains in several processes, and {missing[0]} isn't set: start it with "
-            "torchrun --standalone --nproc_per_node N -m monai.bundle run …, or leave multi_gpu_train.json out"
+            f"this trains in several processes, and {missing[0]} isn't set: start it with torchrun --standalone "
+            "--nproc_per_node N -m monai.bundle run …, or leave the config multi_gpu_… out"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .checks import size_problem
 from .cross_validation import cross_validate
 from .data.case_files import Case
 from .data.curriculum_folder import check_destination, warn_of_absent, write_curricula
@@ -81,14 +82,9 @@ def _check_depths(depths: Sequence[int], features: Sequence[int], overrides: Map
     deepest = max(depths)
     if deepest > len(features):
         raise InputError(f"mining_depths {list(depths)}: features has {len(features)} stages, and {deepest} are asked")
-    multiple = 2 ** (deepest - 1)
     for id in ("patch_size", "window_size"):
-        sizes = [size for size in overrides.get(id, ()) if size != -1]
-        if any(size % multiple for size in sizes) or (sizes and max(sizes) <= multiple):
-            raise InputError(
-                f"{id} {list(overrides[id])}: a network of {deepest} stages takes multiples of {multiple}, not "
-                f"{multiple} along all three axes; change that or mining_depths"
-            )
+        if id in overrides and (problem := size_problem(id, overrides[id], deepest)):
+            raise InputError(f"{problem}; change that or mining_depths")
 
 
 def _warn_of_folds(cases: Sequence[Case], folds: int, seed: int, categories: str) -> None:

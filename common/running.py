@@ -23,7 +23,13 @@ __all__ = ["config_files", "find_bundle", "run", "unused_settings"]
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 
 # Workflow → those that it lies over, lowest first.
-_OVERLAYS = {"multi_gpu_train": ("train",), "evaluate": ("train",), "evaluate_missing": ("train", "evaluate")}
+_OVERLAYS = {
+    "multi_gpu_train": ("train",),
+    "multi_gpu_pretrain": ("pretrain",),
+    "ensemble": ("inference",),
+    "evaluate": ("train",),
+    "evaluate_missing": ("train", "evaluate"),
+}
 
 
 def find_bundle(bundle: str) -> Path:

@@ -92,6 +92,8 @@ COMBINE = Rule(lambda value: isinstance(value, str) and value in COMBINATIONS, f
 COMPONENTS = Rule(lambda value: value in ("", "C", "F", "CF"), "CF, C (curriculum), F (attention), or nothing")
 DIVISOR = Rule(lambda value: value in DIVISORS, f"one of {', '.join(DIVISORS)}")
 NORMALISATION = Rule(lambda value: value in NORMALISATIONS, f"one of {', '.join(NORMALISATIONS)}")
+OPTIMIZER = Rule(lambda value: value in ("sgd", "adamw"), "sgd or adamw")
+VARIANT = Rule(lambda value: value in ("encoder", "decoder", "both", "none"), "encoder, decoder, both or none")
 FEATURES = Rule(
     lambda value: _is_list(value, COUNT.holds) and len(value) >= 3, 'three whole numbers or more, such as "[32,64,128]"'
 )
@@ -161,16 +163,22 @@ SETTINGS: dict[str, Setting] = {
     "checkpoint_minutes": Setting(NOT_NEGATIVE, "minutes from one checkpoint to the next; 0 = one after each step"),
     "ckpt_dir": Setting(PATH, "folder of the weights"),
     "ckpt_path": Setting(PATH_OR_NONE, "file of weights to load; in training empty = start from none"),
+    "class_weight": Setting(NOT_NEGATIVE, "weight of the queries' class loss"),
     "combine": Setting(COMBINE, "how members and views are put together: mean of probabilities, of logits, or vote"),
     "compile": Setting(COMPILE, "compile the network for training with torch.compile"),
     "components": Setting(COMPONENTS, "of the method: C = curriculum, F = feature-guided attention, CF = both"),
     "cross_entropy_weight": Setting(NUMBER, "weight of the cross-entropy loss"),
     "curriculum_dir": Setting(PATH, "folder of the curricula"),
     "dataset_dir": Setting(PATH, "folder of the scans, in any known layout"),
+    "decoder_layers": Setting(WHOLE, "layers of the transformer decoder, each at a finer level; 0 = no queries"),
     "device": Setting(DEVICE, "where the network runs, such as cuda, cuda:1 or cpu"),
     "dice_weight": Setting(NUMBER, "weight of the Dice loss"),
     "draw": Setting(WHOLE, "how many of `members` to draw; 0 = all"),
     "draw_seed": Setting(WHOLE, "of the draw of members"),
+    "encoder_heads": Setting(COUNT, "attention heads of the vision transformer"),
+    "encoder_layers": Setting(WHOLE, "blocks of the vision transformer; 0 = none, where the network can do without"),
+    "encoder_mlp": Setting(COUNT, "hidden width of the perceptrons in the vision transformer"),
+    "encoder_width": Setting(COUNT, "channels of the vision transformer"),
     "epochs": Setting(COUNT, "passes over the training cases"),
     "evaluate_on": Setting(PART, f"part to evaluate on: {', '.join(PARTS)}"),
     "features": Setting(FEATURES, "channels of the network's stages; as many stages as there are numbers"),
@@ -180,6 +188,7 @@ SETTINGS: dict[str, Setting] = {
     "folds": Setting(FOLDS, "how many folds"),
     "foreground_share": Setting(SHARE, "share of a batch's patches, rounded up, that are about a lesion"),
     "fractions": Setting(FRACTIONS, "shares of the patients for training, validation and test"),
+    "gradient_checkpointing": Setting(SWITCH, "compute activations anew in the backward pass: less memory"),
     "gradient_clip": Setting(NOT_NEGATIVE, "greatest norm of the gradients of a step; 0 = no bound"),
     "hard_attention": Setting(SWITCH, "each voxel belongs to one class of the attention map, not to all by share"),
     "ignore_affine": Setting(SWITCH, "compare voxel by voxel, whatever the affines say"),
@@ -188,6 +197,8 @@ SETTINGS: dict[str, Setting] = {
     "inter_weight": Setting(NUMBER, "weight of the inter-class loss"),
     "learning_rate": Setting(POSITIVE, "learning rate of the first epoch"),
     "lesion_preset": Setting(PRESET, "policy of the lesion-wise scores, such as brats2023-met"),
+    "mask_ratio": Setting(INNER_SHARE, "share of the tokens that are masked"),
+    "mask_weight": Setting(NOT_NEGATIVE, "weight of the queries' mask losses, cross-entropy and Dice"),
     "members": Setting(FILES, "checkpoints of an ensemble, in place of ckpt_path; empty = none"),
     "minimum_enhancing": Setting(WHOLE, "an enhancing tumour of fewer voxels becomes core; 0 = never"),
     "mining_depths": Setting(DEPTHS, "stages of each mining network, one for each curriculum, easiest first"),
@@ -196,7 +207,10 @@ SETTINGS: dict[str, Setting] = {
     "mlflow_uri": Setting(MLFLOW, "where MLflow records the training, such as a folder; empty = nowhere"),
     "modality_dropout": Setting(SHARE, "probability that a patch is trained on without some of its modalities"),
     "momentum": Setting(BELOW_ONE, "Nesterov momentum of the optimiser"),
+    "no_object_weight": Setting(POSITIVE, "weight of queries without target in the class loss"),
+    "normalise_patches": Setting(SWITCH, "predict pixels in units of their own patch"),
     "num_workers": Setting(WHOLE, "processes that prepare scans; 0 = none beside the training"),
+    "optimizer_name": Setting(OPTIMIZER, "sgd with Nesterov momentum, or adamw"),
     "out": Setting(PATH, "folder for what the verb writes"),
     "output_dir": Setting(PATH, "folder for what the run writes"),
     "overlap": Setting(BELOW_ONE, "share by which windows overlap"),
@@ -208,6 +222,8 @@ SETTINGS: dict[str, Setting] = {
     "poly_power": Setting(NOT_NEGATIVE, "power of the learning rate's polynomial decay"),
     "prediction_convention": Setting(CONVENTION, "label values of the predictions: canonical, brats, brats2018 …"),
     "predictions_dir": Setting(PATH_OR_NONE, "folder of label maps <case>.nii.gz; in evaluate empty = write none"),
+    "pretrained": Setting(PATH_OR_NONE, "file of pre-trained blocks to begin with; empty = none"),
+    "queries": Setting(COUNT, "queries of the transformer decoder, each of which paints a mask"),
     "reference_convention": Setting(CONVENTION, "label values of the references, in place of what their layout says"),
     "regions": Setting(SWITCH, "learn the overlapping regions WT, TC and ET, not labels that exclude one another"),
     "resample": Setting(SWITCH, "bring each scan to `spacing`; False keeps its own"),
@@ -221,9 +237,12 @@ SETTINGS: dict[str, Setting] = {
     "spacing": Setting(SPACING, "voxel size to resample to, in mm"),
     "stages": Setting(STAGES, "epochs of each stage of the curriculum"),
     "steps_per_epoch": Setting(COUNT, "training steps of an epoch, however many cases there are"),
+    "token_size": Setting(SIZE, "voxels (z, y, x) of a token of the vision transformer in pre-training"),
     "update_classes": Setting(CLASSES, "classes whose prototypes are added to the features"),
     "val_interval": Setting(COUNT, "epochs from one validation to the next"),
     "validation_share": Setting(INNER_SHARE, "share of a fold's patients, its test part aside, for validation"),
+    "variant": Setting(VARIANT, "where transformers act: encoder, decoder, both, or none for the plain U-Net"),
+    "warmup_epochs": Setting(WHOLE, "epochs in which the learning rate rises to its value"),
     "weight_decay": Setting(NOT_NEGATIVE, "weight decay of the optimiser"),
     "window_size": Setting(WINDOW, "voxels of an inference window; -1 = the whole scan along that axis"),
 }

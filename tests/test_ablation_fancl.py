@@ -1,4 +1,4 @@
-"""What the ablation's benchmark makes of the scores: the paper's order, and the tables' numbers."""
+"""What FANCL's ablation makes of the scores and curricula: the paper's order, and how full the curricula are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ablation_fancl import caution, coverage, read_scores, relations, spread, stage_epochs, verdict
+from benchmarks.ablation_fancl import caution, coverage, relations, stage_epochs, verdict
 
 ROWS = ("baseline", "+C", "+F", "FANCL")
 
@@ -47,22 +47,6 @@ def test_stages_in_the_papers_proportions(epochs: int, stages: list[int]):
     assert stage_epochs(epochs) == stages
 
 
-def test_reads_what_an_evaluation_wrote(tmp_path: Path):
-    dice = {"WT": 0.8, "TC": 0.5, "ET": 0.2}
-    sizes = [{"above": 0, "up_to": 50, "detected": 1, "lesions": 4}, {"above": 50, "up_to": None, "detected": 0}]
-    volumes = {region: {"dice": {"mean": value}} for region, value in dice.items()}
-    lesions = {
-        region: {"dice": {"mean": value / 2}, "lesions": {"by_size": [one | {"lesions": 4} for one in sizes]}}
-        for region, value in dice.items()
-    }
-    (tmp_path / "scores.json").write_text(json.dumps({"summary": volumes}))
-    (tmp_path / "lesions.json").write_text(json.dumps({"summary": lesions}))
-    scores, by_size = read_scores(tmp_path)
-    assert scores["Dice ET"] == 0.2 and scores["Dice mean"] == pytest.approx(0.5)
-    assert scores["lesion-wise WT"] == 0.4 and scores["lesion-wise mean"] == pytest.approx(0.25)
-    assert by_size == {"0–50 mm³": (1, 4), "above 50 mm³": (0, 4)}
-
-
 def test_caution_where_the_last_curriculum_is_next_to_empty():
     full, empty = {"ED": [0.1, 0.5], "ET": [0.0, 0.3]}, {"ED": [0.0, 0.1], "ET": [0.0, 0.0]}
     assert caution([full]) == ""
@@ -75,8 +59,3 @@ def test_coverage_is_that_of_all_sizes(tmp_path: Path):
     content = {"categories": "labels", "stages": 2, "cases": {"one": lesions}}
     (tmp_path / "curriculum.json").write_text(json.dumps(content))
     assert coverage(tmp_path) == {"NCR": [0.0, 0.0], "ED": [0.1, 0.8], "ET": [0.0, 0.0]}
-
-
-def test_spread_is_that_of_a_sample():
-    assert spread([0.1, 0.3]) == "0.200±0.141"
-    assert spread([0.1]) == "0.100"

@@ -86,6 +86,8 @@ def test_each_setting(name: str, values: list[object], wanted: str):
     [
         ({"ckpt_path": "no.pt"}, ["no weights at no.pt: train first, or give the path of the file that has them"]),
         ({"ckpt_path": "no.pt", "members": ["a.pt"], "draw": 1}, []),
+        ({"ckpt_path": "", "pretrained": "no.pt"}, ["no pre-trained blocks at no.pt: run pretrain first, or leave"]),
+        ({"ckpt_path": "", "pretrained": ""}, []),
         ({"ckpt_path": "", "members": []}, ["ckpt_path is empty: give the file of the network's weights, or members"]),
         ({"ckpt_path": 5, "epochs": 0}, ["ckpt_path is 5: give a path", "epochs is 0: give a whole"]),
         ({"ckpt_path": __file__, "members": [], "draw": 2}, ["draw is 2 and members is empty: name the checkpoints"]),

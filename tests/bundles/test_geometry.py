@@ -59,9 +59,10 @@ def test_labels_return_to_where_the_image_had_them(
     first = prepared["image"][:1]
     assert min(first.shape[1:]) >= SMALLEST.get(name, 1)
     nothing = first * 0 - 100
-    prepared["pred"] = MetaTensor.ensure_torch_and_prune_meta(
-        np.concatenate([-first, first, nothing, nothing]), dict(first.meta)
-    )
+    # Of labels, or of the regions WT, TC and ET: class 1 is in the first two.
+    outputs = parser["_meta_"]["network_data_format"]["outputs"]["pred"]["num_channels"]
+    maps = {4: [-first, first, nothing, nothing], 3: [first, first, nothing]}[outputs]
+    prepared["pred"] = MetaTensor.ensure_torch_and_prune_meta(np.concatenate(maps), dict(first.meta))
     prepared["pred"].applied_operations = prepared["image"].applied_operations
     found = parser.get_parsed_content("postprocessing")(prepared)["pred"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -126,6 +127,8 @@ class ForkedRun:
         self.log = folder / ("log" if rank is None else f"log-{rank}")
         sys.stdout.flush()
         sys.stderr.flush()
+        gc.collect()  # not in the child, where what threads of the parent were doing is half done
+        gc.freeze()
         self.pid = os.fork()
         if self.pid:
             return
