@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import nullcontext
 
 import torch
 from monai.inferers import SimpleInferer
@@ -22,7 +21,7 @@ from common.losses.fancl import FANCLLoss
 from common.networks.fancl import FANCL
 
 from .machine import machine
-from .steps import Plan, compare, measure, print_table
+from .steps import CropStepper, Plan, compare, measure, print_table
 
 TIME, MEMORY = 1.20, 1.25
 ROWS = {  # attention over how many categories, curriculum
@@ -33,34 +32,19 @@ ROWS = {  # attention over how many categories, curriculum
 }
 
 
-class Stepper:
-    """Network and loss on one random crop."""
-
-    def __init__(self, size: int, half: bool, row: str, training: bool, device: str) -> None:
-        torch.manual_seed(0)
-        self.device, self.training = torch.device(device), training
-        attention, curriculum = ROWS[row]
-        self.network = FANCL(attention=attention).to(self.device).train(training)
-        self.loss = FANCLLoss(self.network, curriculum=curriculum)
-        self.inferer = MixedPrecisionInferer(SimpleInferer(), amp=half)
-        generator = torch.Generator().manual_seed(1)
-        classes = torch.randint(0, 4, (1, 1, *[size // 8] * 3), generator=generator).float()
-        classes = torch.nn.functional.interpolate(classes, scale_factor=8)
-        entry = torch.randint(1, 5, classes.shape, generator=generator)
-        self.label = torch.cat([entry * (classes == k) for k in (1, 2, 3)], dim=1).to(self.device, torch.uint8)
-        self.image = torch.randn(1, 4, size, size, size, generator=generator).to(self.device)
-
-    def step(self) -> float:
-        """One step, finished; its loss, 0 of a segmentation."""
-        self.network.zero_grad(set_to_none=True)
-        with nullcontext() if self.training else torch.inference_mode():
-            output = self.inferer(self.image, self.network)
-        if self.training:
-            loss = self.loss(output, self.label)
-            loss.backward()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return loss.item() if self.training else 0.0
+def stepper(size: int, half: bool, row: str, training: bool, device: str) -> CropStepper:
+    """A row's network and loss on one random crop."""
+    torch.manual_seed(0)
+    attention, curriculum = ROWS[row]
+    network = FANCL(attention=attention)
+    generator = torch.Generator().manual_seed(1)
+    classes = torch.randint(0, 4, (1, 1, *[size // 8] * 3), generator=generator).float()
+    classes = torch.nn.functional.interpolate(classes, scale_factor=8)
+    entry = torch.randint(1, 5, classes.shape, generator=generator)
+    label = torch.cat([entry * (classes == k) for k in (1, 2, 3)], dim=1).to(torch.uint8)
+    image = torch.randn(1, 4, size, size, size, generator=generator)
+    inferer = MixedPrecisionInferer(SimpleInferer(), amp=half)
+    return CropStepper(network, FANCLLoss(network, curriculum=curriculum), inferer, image, label, training, device)
 
 
 def main() -> None:
@@ -76,7 +60,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(Stepper, **json.loads(arguments.one))))
+        print(json.dumps(measure(stepper, **json.loads(arguments.one))))
         return
     print(machine())
     for size in arguments.sizes:

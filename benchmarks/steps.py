@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from contextlib import nullcontext
+from typing import Any, Protocol
 
 import torch
+from monai.inferers import Inferer
 
 Plan = dict[str, object]
 
@@ -27,6 +29,47 @@ class Stepper(Protocol):
 
     def step(self) -> float:
         """One step, finished; its loss."""
+
+
+class CropStepper:
+    """Network and loss on one crop: forward, loss and backward without optimiser, or a segmentation alone.
+
+    Args:
+        network: takes the image.
+        loss: takes the network's output and the label.
+        inferer: as the bundle's train.json has it.
+        image: (B, C, D, H, W).
+        label: as the loss takes it.
+        training: whether the steps are of training.
+        device: where they are taken.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        loss: Callable[..., Any],
+        inferer: Inferer,
+        image: torch.Tensor,
+        label: torch.Tensor,
+        training: bool,
+        device: str,
+    ) -> None:
+        self.device, self.training = torch.device(device), training
+        self.network = network.to(self.device).train(training)
+        self.loss, self.inferer = loss, inferer
+        self.image, self.label = image.to(self.device), label.to(self.device)
+
+    def step(self) -> float:
+        """One step, finished; its loss, 0 of a segmentation."""
+        self.network.zero_grad(set_to_none=True)
+        with nullcontext() if self.training else torch.inference_mode():
+            output = self.inferer(self.image, self.network)
+        if self.training:
+            loss = self.loss(output, self.label)
+            loss.backward()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return loss.item() if self.training else 0.0
 
 
 def resident(device: torch.device) -> int:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ from common.losses.set_prediction import SetPredictionLoss
 from common.networks.transunet3d import TransUNet3D
 
 from .machine import machine
-from .steps import Plan, compare, measure, print_table
+from .steps import CropStepper, Plan, compare, measure, print_table
 
 CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "transunet3d" / "configs" / "train.json"
 PARAMETERS, MEMORY, TIME = 0.01, 2.2e9, 1.3
@@ -71,32 +70,18 @@ def count(variant: str, size: int = 128) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
 
 
-class Stepper:
-    """Network and loss on one random crop."""
-
-    def __init__(self, size: int, half: bool, variant: str, training: bool, device: str) -> None:
-        torch.manual_seed(0)
-        self.device, self.training = torch.device(device), training
-        self.network = make(variant).to(self.device).train(training)
-        self.loss = SetPredictionLoss()
-        self.inferer = MixedPrecisionInferer(SimpleInferer(), amp=half)
-        self.image = torch.randn(1, 4, size, size, size).to(self.device)
-        # Regions of which each holds the next, in blocks.
-        depth = torch.randint(0, 4, (1, 1, *[size // 8] * 3)).float()
-        depth = torch.nn.functional.interpolate(depth, scale_factor=8)
-        self.label = torch.cat([depth >= level for level in (1, 2, 3)], dim=1).to(self.device, torch.uint8)
-
-    def step(self) -> float:
-        """One step, finished; its loss, 0 of an inference."""
-        self.network.zero_grad(set_to_none=True)
-        with nullcontext() if self.training else torch.inference_mode():
-            output = self.inferer(self.image, self.network)
-        if self.training:
-            loss = self.loss(output, self.label)
-            loss.backward()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return loss.item() if self.training else 0.0
+def stepper(size: int, half: bool, variant: str, training: bool, device: str) -> CropStepper:
+    """A variant's network and loss on one random crop."""
+    torch.manual_seed(0)
+    network = make(variant)
+    image = torch.randn(1, 4, size, size, size)
+    # Regions of which each holds the next, in blocks.
+    depth = torch.randint(0, 4, (1, 1, *[size // 8] * 3)).float()
+    depth = torch.nn.functional.interpolate(depth, scale_factor=8)
+    label = torch.cat([depth >= level for level in (1, 2, 3)], dim=1).to(torch.uint8)
+    # The loss takes the outputs as they are; a segmentation's are summed up in float32.
+    inferer = MixedPrecisionInferer(SimpleInferer(), amp=half, float32=not training)
+    return CropStepper(network, SetPredictionLoss(), inferer, image, label, training, device)
 
 
 def kept(holds: bool) -> str:
@@ -142,7 +127,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(Stepper, **json.loads(arguments.one))))
+        print(json.dumps(measure(stepper, **json.loads(arguments.one))))
         return
     print(machine())
     print_counts({variant: count(variant) for variant in arguments.variants})

@@ -103,10 +103,7 @@ class FANCL(PlainUNet):
         encoded = self.encode(image)
         # Now, so that a segmentation needn't keep the features until its end.
         attention = None if self.attention is None else self.attention(image, encoded[self.attention_stage])
-        logits: list[torch.Tensor] = []
-        for level, x in self.decode(encoded):
-            if self.training or level == 0:
-                logits.insert(0, self.head(level)(x))
+        logits = self.logits(encoded)
         if attention is not None:
             logits[0] = self._adjust(logits[0], attention)
         return FANCLOutput(logits, attention) if self.training else logits[0]

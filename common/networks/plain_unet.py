@@ -91,6 +91,18 @@ class PlainUNet(DynUNet):
         """The 1³ convolution that makes the logits of a level, 0 the finest."""
         return self.deep_supervision_heads[level - 1] if level else self.output_block
 
+    def logits(self, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The logits of each level in training, finest first; in evaluation a list of the finest alone.
+
+        Args:
+            encoded: what `encode` returns; it is emptied.
+        """
+        logits: list[torch.Tensor] = []
+        for level, x in self.decode(encoded):
+            if self.training or level == 0:
+                logits.insert(0, self.head(level)(x))
+        return logits
+
     def forward(self, image: torch.Tensor) -> Sequence[object] | torch.Tensor:
         """Segment.
 
@@ -105,10 +117,7 @@ class PlainUNet(DynUNet):
             InputError: when the image has another number of channels, or a size that the stages can't halve.
         """
         self.check(image)
-        logits: list[torch.Tensor] = []
-        for level, x in self.decode(self.encode(image)):
-            if self.training or level == 0:
-                logits.insert(0, self.head(level)(x))
+        logits = self.logits(self.encode(image))
         return logits if self.training else logits[0]
 
     def check(self, image: torch.Tensor) -> None:

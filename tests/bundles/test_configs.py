@@ -6,10 +6,9 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_monais_required_properties_are_there(
-    name: str, configs: tuple[str, ...], kind: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    configs: tuple[str, ...],
+    kind: str,
+    dataset: Path,
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    for variable, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": _free_port()}.items():
+    for variable, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": free_port()}.items():
         monkeypatch.setenv(variable, str(value))
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -89,12 +94,6 @@ def test_monais_required_properties_are_there(
         assert workflow.check_properties() == []
     finally:
         workflow.finalize()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def test_files_of_the_model_zoo_are_there(name: str):

@@ -72,25 +72,47 @@ def command(repository: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def bundle_run(command: Command) -> Command:
-    """Runs a workflow of cga_unet by `python -m monai.bundle run`, as the README does."""
+def monai_run(command: Command) -> Command:
+    """Runs a workflow of a bundle by `python -m monai.bundle run`, as the README does."""
 
     def run(
+        bundle: str,
         *workflows: str,
         launcher: tuple[str, ...] = (),
         largest_file: int | None = None,
         threads: int = 1,
         **overrides: object,
     ) -> subprocess.CompletedProcess[str]:
-        files = ",".join(f"'bundles/cga_unet/configs/{name}.json'" for name in workflows)
-        overrides = {**SETTINGS.get(workflows[0], {}), **overrides}
+        files = ",".join(f"'bundles/{bundle}/configs/{name}.json'" for name in workflows)
         settings = [f"--{name}={value}" for name, value in overrides.items()]
         return command(
-            *("monai.bundle", "run", f"--config_file=[{files}]", "--bundle_root=bundles/cga_unet", *settings),
+            *("monai.bundle", "run", f"--config_file=[{files}]", f"--bundle_root=bundles/{bundle}", *settings),
             launcher=launcher,
             largest_file=largest_file,
             threads=threads,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bundle_run(monai_run: Command) -> Command:
+    """The same of cga_unet, with tiny settings."""
+
+    def run(*workflows: str, **overrides: object) -> subprocess.CompletedProcess[str]:
+        return monai_run("cga_unet", *workflows, **{**SETTINGS.get(workflows[0], {}), **overrides})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def said_by(monai_run: Command) -> Callable[..., str]:
+    """What a workflow of a bundle says that ends well, run likewise."""
+
+    def run(bundle: str, *workflows: str, **overrides: object) -> str:
+        done = monai_run(bundle, *workflows, **overrides)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
 
     return run
 
@@ -173,6 +195,29 @@ class ForkedRun:
 @pytest.fixture(scope="session")
 def forked() -> type[ForkedRun]:
     return ForkedRun
+
+
+@pytest.fixture(scope="session")
+def forked_together(free_port: Callable[[], int]) -> Callable[..., list[ForkedRun]]:
+    """Starts one training of several processes, forked."""
+
+    def start(
+        workflow: str,
+        dataset: Path,
+        folder: Path,
+        prepare: Callable[[], object] = int,
+        processes: int = 2,
+        **overrides: object,
+    ) -> list[ForkedRun]:
+        port = free_port()
+
+        def set_up() -> None:
+            os.environ |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            prepare()
+
+        return [ForkedRun(workflow, dataset, folder, set_up, rank, **overrides) for rank in range(processes)]
+
+    return start
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from common.handlers.checkpoints import TrainingCheckpoints
 
 pytestmark = pytest.mark.slow
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 # Enough for every step to happen; nothing is learnt.
 NETWORK = {"features": [4, 8, 8, 8], "attention_patch": [4, 4], "resample": False, "window_size": [16, 16, 16]}
 TINY = {
@@ -46,17 +44,9 @@ MINING = {
 
 
 @pytest.fixture(scope="module")
-def run(command: Command) -> Callable[..., str]:
+def run(said_by: Callable[..., str]) -> Callable[..., str]:
     """Runs a workflow of fancl by `python -m monai.bundle run`; returns what it says."""
-
-    def start(*workflows: str, fails: bool = False, **overrides: object) -> str:
-        files = ",".join(f"'bundles/fancl/configs/{name}.json'" for name in workflows)
-        settings = [f"--{name}={value}" for name, value in overrides.items()]
-        done = command("monai.bundle", "run", f"--config_file=[{files}]", "--bundle_root=bundles/fancl", *settings)
-        assert (done.returncode != 0) == fails, done.stderr
-        return done.stdout + done.stderr
-
-    return start
+    return partial(said_by, "fancl")
 
 
 @pytest.fixture(scope="module")
@@ -181,22 +171,18 @@ def test_regions(run_in_process: Callable[..., None], dataset: Path, tmp_path: P
             np.testing.assert_allclose(np.asarray(probabilities.dataobj).sum(-1), 1, atol=1e-4)
 
 
-def test_two_processes_do_what_one_does(forked: Callable[..., Any], dataset: Path, curriculum: Path, tmp_path: Path):
+def test_two_processes_do_what_one_does(
+    forked: Callable[..., Any],
+    forked_together: Callable[..., list[Any]],
+    dataset: Path,
+    curriculum: Path,
+    tmp_path: Path,
+):
     """Also which of the patches are about a lesion, and the stages."""
     settings = {"bundle": "fancl", "curriculum_dir": curriculum, **TINY, "amp": False, "fractions": [0.5, 0.5, 0.0]}
     life = forked("train", dataset, tmp_path / "one", batch_size=2, **settings)
     assert life.end() == 0, life.log.read_text()
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-
-    def set_up() -> None:
-        os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-
-    two = [
-        forked("multi_gpu_train", dataset, tmp_path / "two", set_up, rank, batch_size=1, **settings) for rank in (0, 1)
-    ]
-    for life in two:
+    for life in forked_together("multi_gpu_train", dataset, tmp_path / "two", batch_size=1, **settings):
         assert life.end() == 0, life.log.read_text()
     for name in ("stage1", "last"):
         weights = [torch.load(tmp_path / n / "run" / f"{name}.pt", weights_only=True)["model"] for n in ("one", "two")]

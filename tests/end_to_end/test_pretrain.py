@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -179,24 +178,16 @@ def test_another_mask_ratio_is_another_training(forked: Callable[..., Any], data
     assert "mask_ratio (0.75 then, 0.5 now)" in life.log.read_text()
 
 
-def test_two_processes_do_what_one_does(forked: Callable[..., Any], dataset: Path, tmp_path: Path):
+def test_two_processes_do_what_one_does(
+    forked: Callable[..., Any], forked_together: Callable[..., list[Any]], dataset: Path, tmp_path: Path
+):
     """With scans that have all modalities: the mean of two losses is that of all pixels."""
     whole = tmp_path / "data"
     make_phantoms(str(whole), cases=4, seed=4, shape=32)
     settings = {**FORKED, "amp": False, "fractions": [0.5, 0.5, 0.0], "learning_rate": 0.001}
     life = forked("pretrain", whole, tmp_path / "one", batch_size=2, **settings)
     assert life.end() == 0, life.log.read_text()
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-
-    def set_up() -> None:
-        os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-
-    two = [
-        forked("multi_gpu_pretrain", whole, tmp_path / "two", set_up, rank, batch_size=1, **settings) for rank in (0, 1)
-    ]
-    for life in two:
+    for life in forked_together("multi_gpu_pretrain", whole, tmp_path / "two", batch_size=1, **settings):
         assert life.end() == 0, life.log.read_text()
     assert (tmp_path / "two" / "run" / "reconstructions.html").is_file()
     weights = [torch.load(tmp_path / n / "run" / "last.pt", weights_only=True)["model"] for n in ("one", "two")]

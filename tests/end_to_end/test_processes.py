@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,27 +61,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
-def together(forked: Callable[..., Any], dataset: Path) -> Callable[..., list[Any]]:
+def together(
+    forked: Callable[..., Any], forked_together: Callable[..., list[Any]], dataset: Path
+) -> Callable[..., list[Any]]:
     """Starts a training, of several processes or in one."""
 
     def start(folder: Path, processes: int = 2, prepare: Callable[[], object] = int, **overrides: object) -> list[Any]:
         settings = SMALL | {"partition_file": dataset.parent / "partition.json"} | overrides
         if processes == 1:
             return [forked("train", dataset, folder, prepare, **settings)]
-        port = free_port()
-
-        def set_up() -> None:
-            os.environ |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-            prepare()
-
-        return [forked("multi_gpu_train", dataset, folder, set_up, rank, **settings) for rank in range(processes)]
+        return forked_together("multi_gpu_train", dataset, folder, prepare, processes, **settings)
 
     return start
 
@@ -127,7 +116,11 @@ def test_two_do_what_one_does(together: Callable[..., list[Any]], one: Path, tmp
 
 
 def test_two_machines_do_what_one_does(
-    command: Callable[..., CompletedProcess[str]], one: Path, dataset: Path, tmp_path: Path
+    command: Callable[..., CompletedProcess[str]],
+    free_port: Callable[[], int],
+    one: Path,
+    dataset: Path,
+    tmp_path: Path,
 ):
     """By torchrun as users do it, each with its own agent; both machines are this one."""
     places = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}

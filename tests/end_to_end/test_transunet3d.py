@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,9 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def run(command: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., str]:
+def run(said_by: Callable[..., str]) -> Callable[..., str]:
     """Runs a workflow of transunet3d by `python -m monai.bundle run`; returns what it says."""
-
-    def start(*workflows: str, **overrides: object) -> str:
-        files = ",".join(f"'bundles/transunet3d/configs/{name}.json'" for name in workflows)
-        settings = [f"--{name}={value}" for name, value in overrides.items()]
-        root = "--bundle_root=bundles/transunet3d"
-        done = command("monai.bundle", "run", f"--config_file=[{files}]", root, *settings)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    return start
+    return partial(said_by, "transunet3d")
 
 
 @pytest.fixture(scope="module")
@@ -200,23 +191,15 @@ def test_each_variant_trains(forked: Callable[..., Any], dataset: Path, tmp_path
     assert any(name.startswith("query_decoder.") for name in names) == (variant == "decoder")
 
 
-def test_two_processes_do_what_one_does(forked: Callable[..., Any], dataset: Path, tmp_path: Path):
+def test_two_processes_do_what_one_does(
+    forked: Callable[..., Any], forked_together: Callable[..., list[Any]], dataset: Path, tmp_path: Path
+):
     """Without dropout, which each process draws for itself."""
     settings = {"bundle": "transunet3d", **TINY, **BOTH, "amp": False, "fractions": [0.5, 0.5, 0.0]}
     settings["network_def#dropout"] = 0.0
     life = forked("train", dataset, tmp_path / "one", batch_size=2, **settings)
     assert life.end() == 0, life.log.read_text()
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-
-    def set_up() -> None:
-        os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-
-    two = [
-        forked("multi_gpu_train", dataset, tmp_path / "two", set_up, rank, batch_size=1, **settings) for rank in (0, 1)
-    ]
-    for life in two:
+    for life in forked_together("multi_gpu_train", dataset, tmp_path / "two", batch_size=1, **settings):
         assert life.end() == 0, life.log.read_text()
     weights = [torch.load(tmp_path / n / "run" / "last.pt", weights_only=True)["model"] for n in ("one", "two")]
     assert max(float((weights[1][key] - value).abs().max()) for key, value in weights[0].items()) <= 1e-6
