@@ -32,7 +32,7 @@ ROWS = {  # attention over how many categories, curriculum
 }
 
 
-def stepper(size: int, half: bool, row: str, training: bool, device: str) -> CropStepper:
+def crop_stepper(size: int, half: bool, row: str, training: bool, device: str) -> CropStepper:
     """A row's network and loss on one random crop."""
     torch.manual_seed(0)
     attention, curriculum = ROWS[row]
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(stepper, **json.loads(arguments.one))))
+        print(json.dumps(measure(crop_stepper, **json.loads(arguments.one))))
         return
     print(machine())
     for size in arguments.sizes:

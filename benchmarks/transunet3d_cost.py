@@ -70,7 +70,7 @@ def count(variant: str, size: int = 128) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
 
 
-def stepper(size: int, half: bool, variant: str, training: bool, device: str) -> CropStepper:
+def crop_stepper(size: int, half: bool, variant: str, training: bool, device: str) -> CropStepper:
     """A variant's network and loss on one random crop."""
     torch.manual_seed(0)
     network = make(variant)
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(stepper, **json.loads(arguments.one))))
+        print(json.dumps(measure(crop_stepper, **json.loads(arguments.one))))
         return
     print(machine())
     print_counts({variant: count(variant) for variant in arguments.variants})

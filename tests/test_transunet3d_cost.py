@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks import transunet3d_cost
-from benchmarks.transunet3d_cost import Stepper, count, print_counts, print_verdict
+from benchmarks.transunet3d_cost import count, crop_stepper, print_counts, print_verdict
 from common.networks.transunet3d import TransUNet3D
 
 
@@ -44,7 +44,7 @@ def test_step(monkeypatch: pytest.MonkeyPatch, training: bool):
         )
 
     monkeypatch.setattr(transunet3d_cost, "make", make)
-    stepper = Stepper(size=16, half=False, variant="decoder", training=training, device="cpu")
+    stepper = crop_stepper(size=16, half=False, variant="decoder", training=training, device="cpu")
     label = stepper.label
     assert label.shape == (1, 3, 16, 16, 16) and bool((label[:, 1:] <= label[:, :-1]).all())
     loss = stepper.step()
