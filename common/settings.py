@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .data.labels import CONVENTIONS, source_values
+from .data.labels import CHANNELS, CONVENTIONS, source_values
 from .data.partition import PARTS
 from .errors import InputError
 from .inferers.ensemble import COMBINATIONS
@@ -144,9 +144,21 @@ WINDOW = Rule(
     'three whole numbers of voxels above zero, or -1 for the whole scan, such as "[-1,-1,-1]"',
 )
 
+IMAGE_SIZE = Rule(
+    lambda value: _is_list(value, lambda size: COUNT.holds(size) and size % 16 == 0 and size >= 32) and len(value) == 2,
+    'two multiples of 16 from 32, such as "[224,224]"',
+)
+INTENSITY = Rule(
+    lambda value: value == [] or (_is_list(value, _is_number) and len(value) == 2 and value[0] < value[1]),
+    'the least value and a greater one, such as "[-160,240]", or "[]" for all',
+)
+MODALITY = Rule(lambda value: isinstance(value, str) and value in CHANNELS, f"one of {', '.join(CHANNELS)}")
+LABELLED = Rule(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, up to 1")
+
 # One row a setting, by name.
 SETTINGS: dict[str, Setting] = {
     "accumulation_steps": Setting(COUNT, "training steps whose gradients make one step of the optimiser"),
+    "adaptive_ratio": Setting(SWITCH, "mask more patches each epoch; False masks mask_ratio of them in all"),
     "allow_missing": Setting(SWITCH, "a case without a prediction counts as predicted empty"),
     "amp": Setting(SWITCH, "mixed precision, on GPUs and on CPUs"),
     "attention_divisor": Setting(DIVISOR, "what the attention's correction is divided by"),
@@ -175,6 +187,7 @@ SETTINGS: dict[str, Setting] = {
     "dice_weight": Setting(NUMBER, "weight of the Dice loss"),
     "draw": Setting(WHOLE, "how many of `members` to draw; 0 = all"),
     "draw_seed": Setting(WHOLE, "of the draw of members"),
+    "empty_slices": Setting(SWITCH, "also train on slices that hold nothing but background"),
     "encoder_heads": Setting(COUNT, "attention heads of the vision transformer"),
     "encoder_layers": Setting(WHOLE, "blocks of the vision transformer; 0 = none, where the network can do without"),
     "encoder_mlp": Setting(COUNT, "hidden width of the perceptrons in the vision transformer"),
@@ -192,19 +205,30 @@ SETTINGS: dict[str, Setting] = {
     "gradient_clip": Setting(NOT_NEGATIVE, "greatest norm of the gradients of a step; 0 = no bound"),
     "hard_attention": Setting(SWITCH, "each voxel belongs to one class of the attention map, not to all by share"),
     "ignore_affine": Setting(SWITCH, "compare voxel by voxel, whatever the affines say"),
+    "image_size": Setting(IMAGE_SIZE, "pixels (rows, columns) that each image is brought to"),
+    "initial_ratio": Setting(
+        INNER_SHARE, "share of the patches that is masked in the first epoch, where the ratio adapts"
+    ),
+    "intensity_window": Setting(
+        INTENSITY, "least and greatest value that counts, such as those of a CT's window; empty = all"
+    ),
     "inter_form": Setting(INTER_FORM, "form of the inter-class loss: log or bounded"),
     "inter_start": Setting(WHOLE, "epoch from which the inter-class loss counts"),
     "inter_weight": Setting(NUMBER, "weight of the inter-class loss"),
+    "labelled_share": Setting(LABELLED, "share of the labelled training patients whose labels are used"),
     "learning_rate": Setting(POSITIVE, "learning rate of the first epoch"),
+    "lesion_first": Setting(SWITCH, "mask patches first that look like lesions; False masks any"),
     "lesion_preset": Setting(PRESET, "policy of the lesion-wise scores, such as brats2023-met"),
-    "mask_ratio": Setting(INNER_SHARE, "share of the tokens that are masked"),
+    "mask_ratio": Setting(INNER_SHARE, "share of the patches that is masked, where it doesn't adapt and in validation"),
     "mask_weight": Setting(NOT_NEGATIVE, "weight of the queries' mask losses, cross-entropy and Dice"),
+    "masked_patch": Setting(PATCH_IN_PLANE, "pixels (rows, columns) of a patch that is masked or not"),
     "members": Setting(FILES, "checkpoints of an ensemble, in place of ckpt_path; empty = none"),
     "minimum_enhancing": Setting(WHOLE, "an enhancing tumour of fewer voxels becomes core; 0 = never"),
     "mining_depths": Setting(DEPTHS, "stages of each mining network, one for each curriculum, easiest first"),
     "mining_epochs": Setting(COUNT, "epochs of each mining network"),
     "missing_modalities": Setting(SWITCH, "zeros where a case lacks modalities, for weights trained with such"),
     "mlflow_uri": Setting(MLFLOW, "where MLflow records the training, such as a folder; empty = nowhere"),
+    "modality": Setting(MODALITY, f"which of {', '.join(CHANNELS)} to take of scans with several"),
     "modality_dropout": Setting(SHARE, "probability that a patch is trained on without some of its modalities"),
     "momentum": Setting(BELOW_ONE, "Nesterov momentum of the optimiser"),
     "no_object_weight": Setting(POSITIVE, "weight of queries without target in the class loss"),
@@ -224,12 +248,14 @@ SETTINGS: dict[str, Setting] = {
     "predictions_dir": Setting(PATH_OR_NONE, "folder of label maps <case>.nii.gz; in evaluate empty = write none"),
     "pretrained": Setting(PATH_OR_NONE, "file of pre-trained blocks to begin with; empty = none"),
     "queries": Setting(COUNT, "queries of the transformer decoder, each of which paints a mask"),
+    "ratio_growth": Setting(POSITIVE, "the masked share grows by the logarithm of the epoch, divided by this"),
     "reference_convention": Setting(CONVENTION, "label values of the references, in place of what their layout says"),
     "regions": Setting(SWITCH, "learn the overlapping regions WT, TC and ET, not labels that exclude one another"),
     "resample": Setting(SWITCH, "bring each scan to `spacing`; False keeps its own"),
     "restart_schedule": Setting(SWITCH, "the learning rate's decay begins anew with each stage"),
     "resume": Setting(SWITCH, "go on from the newest checkpoint in <output_dir>/checkpoints"),
     "rotations": Setting(SWITCH, "each scan is also seen turned by 90, 180 and 270 degrees in the axial plane"),
+    "save_overlays": Setting(SWITCH, "also draw each image with what was found, as <output_dir>/overlays/<case>.png"),
     "save_probabilities": Setting(SWITCH, "also write <case>_probabilities.nii.gz"),
     "save_uncertainty": Setting(SWITCH, "also write <case>_entropy.nii.gz and, of several members or views, _variance"),
     "seed": Setting(WHOLE, "of everything that is drawn"),

@@ -8,7 +8,8 @@ from math import prod
 import torch
 from torch import nn
 
-from ..networks.masked_autoencoder import Reconstruction, gather_tokens, patchify
+from ..networks.masked_autoencoder import Reconstruction
+from ..networks.patches import gather_tokens, patchify
 
 __all__ = ["MaskedReconstructionLoss", "pixel_weights", "standardise"]
 

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from .adaptive_masking import AdaptiveMasking
+from .patches import gather_tokens, patchify
 from .vision_transformer import TransformerBlocks, sine_cosine_positions
 
-__all__ = ["MaskedAutoencoder", "Reconstruction", "gather_tokens", "masked_tokens", "patchify", "unpatchify"]
+__all__ = ["MaskedAutoencoder", "Reconstruction"]
 
 
 class Reconstruction(NamedTuple):
@@ -27,43 +29,6 @@ class Reconstruction(NamedTuple):
     masked: torch.Tensor
 
 
-def patchify(image: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
-    """Cut images into patches side by side.
-
-    Args:
-        image: (B, C, D, H, W).
-        patch: voxels (d, h, w) of one, which divide D, H and W.
-
-    Returns:
-        (B, N, P): N = D/d · H/h · W/w patches, the last axis of the grid running fastest, with P = C · d · h · w
-        pixels each, the channel running slowest.
-    """
-    batch, channels = image.shape[:2]
-    d, h, w = patch
-    grid = [size // edge for size, edge in zip(image.shape[2:], patch, strict=True)]
-    split = image.reshape(batch, channels, grid[0], d, grid[1], h, grid[2], w)
-    return split.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, prod(grid), channels * d * h * w)
-
-
-def unpatchify(patches: torch.Tensor, patch: Sequence[int], grid: Sequence[int]) -> torch.Tensor:
-    """The inverse of `patchify`: images (B, C, D, H, W) of patches (B, N, P) that make up a grid of them."""
-    batch = len(patches)
-    (d, h, w), (planes, rows, columns) = patch, grid
-    split = patches.reshape(batch, planes, rows, columns, -1, d, h, w)
-    return split.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, -1, planes * d, rows * h, columns * w)
-
-
-def gather_tokens(tokens: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """Those (B, V, …) of all tokens (B, N, …) that have the numbers (B, V)."""
-    return tokens.gather(1, numbers[:, :, None].expand(-1, -1, tokens.shape[2]))
-
-
-def masked_tokens(visible: torch.Tensor, tokens: int) -> torch.Tensor:
-    """The numbers (B, M) of the tokens that aren't visible, rising; those that are: (B, V), different ones."""
-    seen = torch.zeros(len(visible), tokens, dtype=torch.uint8, device=visible.device).scatter_(1, visible, 1)
-    return seen.argsort(dim=1, stable=True)[:, : tokens - visible.shape[1]]
-
-
 class MaskedAutoencoder(nn.Module):
     """A vision transformer that sees some tokens of a volume, and a light decoder that predicts the others' pixels.
 
@@ -74,7 +39,8 @@ class MaskedAutoencoder(nn.Module):
     which `common.pretrained` moves into 3D-TransUNet; the rest is thrown away.
 
     The encoder sees the visible tokens only, and has no mask tokens and no class token. Attention never holds a map of
-    tokens by tokens. Nothing here is random: which tokens are visible is drawn elsewhere and given.
+    tokens by tokens (but `masking` does, where it selects patches). Nothing here is random: numbers that decide which
+    tokens are masked are drawn elsewhere and given.
 
     Args:
         in_channels: modalities C.
@@ -88,6 +54,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_layers: blocks of the decoder; the paper has one.
         decoder_heads: attention heads of the decoder.
         checkpointing: compute a block's activations again in the backward pass, instead of keeping them.
+        masking: which tokens are masked, with the same `patch`; None for three quarters of them by chance.
 
     Attributes:
         grid: tokens along each axis.
@@ -110,6 +77,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_layers: int = 1,
         decoder_heads: int = 16,
         checkpointing: bool = False,
+        masking: AdaptiveMasking | None = None,
     ) -> None:
         super().__init__()
         if any(size % edge for size, edge in zip(image_size, patch, strict=True)):
@@ -119,6 +87,11 @@ class MaskedAutoencoder(nn.Module):
         self.in_channels, self.image_size, self.patch = in_channels, tuple(image_size), tuple(patch)
         self.grid = tuple(size // edge for size, edge in zip(image_size, patch, strict=True))
         self.tokens = prod(self.grid)
+        if self.tokens < 2:
+            raise InputError(
+                f"patch_size {list(image_size)}: makes {self.tokens} token, and masking needs two; give a larger one"
+            )
+        self.masking = masking or AdaptiveMasking(self.patch, adaptive=False, select=False)
         pixels = in_channels * prod(patch)
         self.embedding = nn.Linear(pixels, width)
         self.encoder = TransformerBlocks(width, layers, heads, mlp, checkpointing=checkpointing)
@@ -138,27 +111,32 @@ class MaskedAutoencoder(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, image: torch.Tensor, visible: torch.Tensor) -> Reconstruction:
+    def forward(self, image: torch.Tensor, noise: torch.Tensor) -> Reconstruction:
         """Predict the masked tokens' pixels from the visible ones.
 
         Args:
             image: (B, C, D, H, W) of the size that the network was made for.
-            visible: numbers of the visible tokens (B, V), different ones, int64; see
-                `common.transforms.random_masking`.
+            noise: one number for each token, (B, N), drawn uniformly; see `common.networks.adaptive_masking`.
 
         Raises:
             InputError: when the image has another shape.
         """
-        masked = masked_tokens(visible, self.tokens)
+        self.check(image)
+        chosen = self.masking(image, noise)
+        numbers = chosen.masked.byte().argsort(dim=1, stable=True)
+        visible, masked = numbers.split([self.tokens - chosen.number, chosen.number], dim=1)
         return Reconstruction(self.decode(self.encode(image, visible), visible, masked), masked)
 
-    def encode(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """The encoder's output (B, V, width) for the visible tokens, after the last norm."""
+    def check(self, image: torch.Tensor) -> None:
+        """Refuse an image of another shape than the network was made for."""
         if tuple(image.shape[1:]) != (self.in_channels, *self.image_size):
             raise InputError(
                 f"image of shape {tuple(image.shape)}: the network takes "
                 f"(batch, {self.in_channels} channels, {', '.join(map(str, self.image_size))})"
             )
+
+    def encode(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """The encoder's output (B, V, width) for the visible tokens, after the last norm."""
         # Only what is visible is embedded: the others cost nothing.
         tokens = self.embedding(gather_tokens(patchify(image, self.patch), visible))
         return self.encoder(tokens + self.positions[visible])

@@ -16,7 +16,8 @@ from ..atomic import write_text
 from ..data.case_dataset import CaseDataset
 from ..data.labels import CHANNELS
 from ..losses.masked_reconstruction import MaskedReconstructionLoss, pixel_weights, standardise
-from ..networks.masked_autoencoder import MaskedAutoencoder, gather_tokens, masked_tokens, patchify, unpatchify
+from ..networks.masked_autoencoder import MaskedAutoencoder
+from ..networks.patches import gather_tokens, patchify, unpatchify
 from .page import OPEN_CASES, render_template
 from .pictures import Picture, dark_figure, encode_picture
 from .planes import MODALITY_NAMES, TILE_PIXELS, mark_sides, show_slice
@@ -157,18 +158,18 @@ def write_reconstruction_page(
     cases = []
     for index in range(min(max_cases, len(dataset))):
         sample, name = dataset[index], str(dataset.data[index]["case"])
-        image, visible = sample["image"][None].to(device), sample["visible"][None].to(device)
+        image, noise = sample["image"][None].to(device), sample["noise"][None].to(device)
         plain = image.as_tensor()
         with torch.no_grad():
-            output = inferer(plain, network, visible)
-            made, hidden = reconstruct(output.predicted, masked_tokens(visible, network.tokens), plain, loss)
+            output = inferer(plain, network, noise)
+            made, hidden = reconstruct(output.predicted, output.masked, plain, loss)
             value = float(loss(output, plain))
         place, rows = draw_reconstruction(name, sample["image"], made[0], hidden[0, 0])
         cases.append(DrawnCase(name, f"{value:.3f}", place, rows))
     network.train(was_training)
     page = ReconstructionPage(
         title="Reconstructions",
-        facts=_facts(network, len(dataset), epochs, len(sample["visible"])),
+        facts=_facts(network, len(dataset), epochs, output.masked.shape[1]),
         cases=cases,
         given=len(dataset),
         normalised=loss.normalise,
@@ -178,11 +179,11 @@ def write_reconstruction_page(
     return Path(out)
 
 
-def _facts(network: MaskedAutoencoder, held_out: int, epochs: int, visible: int) -> list[tuple[str, str]]:
+def _facts(network: MaskedAutoencoder, held_out: int, epochs: int, masked: int) -> list[tuple[str, str]]:
     return [
         ("Epochs of pre-training", str(epochs)),
         ("Cases held out", str(held_out)),
         ("Voxels of a crop", "×".join(map(str, network.image_size))),
         ("Voxels of a token", "×".join(map(str, network.patch))),
-        ("Tokens that are masked", f"{network.tokens - visible} of {network.tokens}"),
+        ("Tokens that are masked", f"{masked} of {network.tokens}"),
     ]

@@ -83,7 +83,8 @@ def test_the_loss_of_cases_held_out_falls(pretrained: Path):
 def test_what_is_left(pretrained: Path):
     content = torch.load(pretrained / "models" / "pretrained.pt", weights_only=True)
     assert content["trained_with"] == {
-        **{"token_size": [2, 4, 4], "mask_ratio": 0.75},
+        **{"token_size": [2, 4, 4], "mask_ratio": 0.75, "adaptive_ratio": False, "lesion_first": False},
+        **{"initial_ratio": 0.25, "ratio_growth": 12.0},
         **{"normalise_patches": True, "encoder_heads": 4},
     }
     assert "encoder.blocks.1.linear1.weight" in content["model"]
@@ -133,7 +134,7 @@ def test_pretrained_blocks_begin_a_training(
     ("wrong", "told"),
     [
         ({"token_size": [4, 8, 5]}, "patch_size [16, 16, 16]: tokens of [4, 8, 5] voxels don't divide it"),
-        ({"token_size": [16, 16, 16]}, "1 token(s): masking needs at least two"),
+        ({"token_size": [16, 16, 16]}, "makes 1 token, and masking needs two"),
         ({"mask_ratio": 1.0}, "mask_ratio is 1.0: give a number above 0 and below 1"),
         ({"encoder_heads": 5}, "transformer of width 48: 5 heads don't divide it"),
         ({"encoder_layers": 0}, "0 transformer layers: give at least one"),
@@ -176,6 +177,15 @@ def test_another_mask_ratio_is_another_training(forked: Callable[..., Any], data
     life = forked("pretrain", dataset, tmp_path, resume=True, **{**FORKED, "mask_ratio": 0.5})
     assert life.end() == 1
     assert "mask_ratio (0.75 then, 0.5 now)" in life.log.read_text()
+
+
+def test_adaptive_masking(forked: Callable[..., Any], dataset: Path, tmp_path: Path):
+    """MPS-AMS's masking in place of chance and a fixed ratio: likely lesions first, more each epoch."""
+    settings = {**FORKED, "adaptive_ratio": True, "lesion_first": True, "ratio_growth": 3.0}
+    life = forked("pretrain", dataset, tmp_path / "adaptive", **settings)
+    assert life.end() == 0, life.log.read_text()
+    facts = torch.load(tmp_path / "adaptive" / "run" / "last.pt", weights_only=True)["trained_with"]
+    assert facts["adaptive_ratio"] and facts["lesion_first"] and facts["ratio_growth"] == 3
 
 
 def test_two_processes_do_what_one_does(

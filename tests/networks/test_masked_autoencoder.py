@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,14 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from common.errors import InputError
 from common.losses.masked_reconstruction import MaskedReconstructionLoss
-from common.networks.masked_autoencoder import (
-    MaskedAutoencoder,
-    gather_tokens,
-    masked_tokens,
-    patchify,
-    unpatchify,
-)
-from common.transforms.random_masking import RandVisibleTokens
+from common.networks.adaptive_masking import AdaptiveMasking, lesion_patches
+from common.networks.masked_autoencoder import MaskedAutoencoder
+from common.networks.patches import gather_tokens, patchify, unpatchify
 
 SIZE, PATCH = (4, 8, 12), (2, 4, 4)
 TOKENS = 12
@@ -35,11 +31,15 @@ def small(**arguments: object) -> MaskedAutoencoder:
 
 
 def example(samples: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images, and visible tokens that differ from sample to sample."""
-    masking = RandVisibleTokens(TOKENS, 0.6)
-    masking.set_random_state(seed)
-    image = torch.randn(samples, 2, *SIZE, generator=torch.Generator().manual_seed(seed))
-    return image, torch.stack([masking.draw() for _ in range(samples)])
+    """Images, and a number for each token."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(samples, 2, *SIZE, generator=generator)
+    return image, torch.rand(samples, TOKENS, generator=generator)
+
+
+def seen_with(noise: torch.Tensor) -> torch.Tensor:
+    """The numbers (B, V) of the tokens that aren't among the nine of twelve with the smallest numbers, rising."""
+    return noise.argsort(dim=1)[:, 9:].sort(dim=1).values
 
 
 def test_the_papers_size():
@@ -82,13 +82,24 @@ def test_embedding_is_the_convolution_of_patches():
     torch.testing.assert_close(network.embedding(patchify(image, PATCH)), as_convolution.flatten(2).transpose(1, 2))
 
 
-@given(tokens=st.integers(2, 30), seed=st.integers(0, 99))
-def test_masked_tokens_are_the_others(tokens: int, seed: int):
-    masking = RandVisibleTokens(tokens, 0.5)
-    masking.set_random_state(seed)
-    visible = torch.stack([masking.draw() for _ in range(3)])
-    for seen, masked in zip(visible.tolist(), masked_tokens(visible, tokens).tolist(), strict=True):
-        assert masked == [number for number in range(tokens) if number not in seen]
+def test_three_quarters_are_masked_those_with_the_smallest_numbers():
+    image, noise = example()
+    masked = small()(image, noise).masked
+    assert torch.equal(masked, noise.argsort(dim=1)[:, :9].sort(dim=1).values)
+
+
+def test_adaptive_masking_of_volumes():
+    """MPS-AMS's masking in place of chance and a fixed ratio."""
+    network = small(masking=AdaptiveMasking(PATCH, growth=4.0))
+    image, noise = example()
+    image[:, :, 2:, :4, 4:8] += 3
+    likely = lesion_patches(image, PATCH)
+    assert likely[:, 7].all() and (likely.sum(dim=1) <= 3).all()
+    assert (network(image, noise).masked == 7).any(dim=1).all()  # though only three of twelve are masked
+    for epoch, count in ((0, 3), (3, int(12 * (0.25 + math.log(4) / 4)))):
+        network.masking.set_epoch(epoch)
+        assert network(image, noise).masked.shape == (2, count)
+    assert network.eval()(image, noise).masked.shape == (2, 9)
 
 
 def test_without_masking_the_encoder_is_a_plain_transformer():
@@ -102,7 +113,8 @@ def test_without_masking_the_encoder_is_a_plain_transformer():
 def test_the_encoder_sees_the_visible_tokens_and_no_others():
     """Its output is that of the whole sequence in which no token may attend to a masked one."""
     network = small(layers=1).eval()
-    image, visible = example()
+    image, noise = example()
+    visible = seen_with(noise)
     block = network.encoder.blocks[0]
     for sample in range(2):
         tokens = network.embedding(patchify(image[sample : sample + 1], PATCH)) + network.positions
@@ -114,21 +126,21 @@ def test_the_encoder_sees_the_visible_tokens_and_no_others():
 
 def test_masked_pixels_change_nothing_that_is_predicted():
     network = small().eval()
-    image, visible = example()
-    predicted, masked = network(image, visible)
-    patches = patchify(image, PATCH)
-    noise = torch.randn_like(patches).scatter(1, visible[:, :, None].expand(-1, -1, patches.shape[2]), 0.0)
-    assert torch.equal(network(unpatchify(patches + noise, PATCH, network.grid), visible).predicted, predicted)
-    noise = noise.scatter(1, visible[:, :1, None].expand(-1, 1, patches.shape[2]), 1.0)
-    assert not torch.equal(network(unpatchify(patches + noise, PATCH, network.grid), visible).predicted, predicted)
-    assert predicted.shape == (2, masked.shape[1], 2 * 32) and torch.equal(masked, masked_tokens(visible, TOKENS))
+    image, noise = example()
+    predicted = network(image, noise).predicted
+    assert predicted.shape == (2, 9, 2 * 32)
+    patches, visible = patchify(image, PATCH), seen_with(noise)
+    changed = torch.randn_like(patches).scatter(1, visible[:, :, None].expand(-1, -1, patches.shape[2]), 0.0)
+    assert torch.equal(network(unpatchify(patches + changed, PATCH, network.grid), noise).predicted, predicted)
+    changed = changed.scatter(1, visible[:, :1, None].expand(-1, 1, patches.shape[2]), 1.0)
+    assert not torch.equal(network(unpatchify(patches + changed, PATCH, network.grid), noise).predicted, predicted)
 
 
 def test_the_decoder_puts_tokens_back_to_their_places():
     network = small().eval()
     with torch.no_grad():
         network.mask_token.normal_()
-    _, visible = example()
+    visible = seen_with(example()[1])
     encoded = torch.randn(2, visible.shape[1], 24)
     asked = torch.arange(TOKENS).expand(2, -1)
     for sample in range(2):
@@ -146,9 +158,12 @@ def test_the_decoder_puts_tokens_back_to_their_places():
 
 def test_the_order_of_visible_tokens_does_not_matter():
     network = small().eval()
-    image, visible = example()
-    turned = visible[:, torch.randperm(visible.shape[1], generator=torch.Generator().manual_seed(1))]
-    torch.testing.assert_close(network(image, turned).predicted, network(image, visible).predicted)
+    image, noise = example()
+    visible = seen_with(noise)
+    turned = visible[:, [2, 0, 1]]
+    asked = torch.arange(TOKENS).expand(2, -1)
+    made = [network.decode(network.encode(image, numbers), numbers, asked) for numbers in (visible, turned)]
+    torch.testing.assert_close(made[1], made[0])
 
 
 def test_tokens_at_different_places_differ_by_their_positions():
@@ -162,12 +177,12 @@ def test_tokens_at_different_places_differ_by_their_positions():
 
 @pytest.mark.parametrize("amp", [False, True])
 def test_checkpointing_changes_nothing(amp: bool):
-    image, visible = example()
+    image, noise = example()
     gradients = []
     for checkpointing in (False, True):
         network = small(checkpointing=checkpointing).train()
         with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-            output = network(image, visible)
+            output = network(image, noise)
         MaskedReconstructionLoss(PATCH)(output, image).backward()
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -177,17 +192,17 @@ def test_checkpointing_changes_nothing(amp: bool):
 def test_every_parameter_gets_a_gradient():
     """One that gets none would stop a training in several processes."""
     network = small()
-    image, visible = example()
-    MaskedReconstructionLoss(PATCH)(network(image, visible), image).backward()
+    image, noise = example()
+    MaskedReconstructionLoss(PATCH)(network(image, noise), image).backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
 def test_no_map_of_tokens_by_tokens_is_held():
     """No operation of a training step at 4096 tokens allocates even a tenth of such a map."""
     network = small(in_channels=1, image_size=(64, 32, 32), patch=(1, 4, 4), layers=1)
-    image, visible = torch.rand(1, 1, 64, 32, 32), torch.arange(0, 4096, 4)[None]
+    image, noise = torch.rand(1, 1, 64, 32, 32), torch.rand(1, 4096)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        MaskedReconstructionLoss((1, 4, 4))(network(image, visible), image).backward()
+        MaskedReconstructionLoss((1, 4, 4))(network(image, noise), image).backward()
     largest = max(event.self_cpu_memory_usage for event in profiled.events())
     assert 1e5 < largest < 4 * network.tokens**2 / 10
 
@@ -197,11 +212,11 @@ def test_it_learns_one_volume_by_heart():
     image, _ = example(samples=1)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     loss = MaskedReconstructionLoss(PATCH)
-    visible = torch.tensor([[0, 4, 7, 9, 11]])
+    noise = torch.rand(1, TOKENS, generator=torch.Generator().manual_seed(1))
     losses = []
     for _ in range(150):
         optimizer.zero_grad()
-        losses.append(loss(network(image, visible), image))
+        losses.append(loss(network(image, noise), image))
         losses[-1].backward()
         optimizer.step()
     assert losses[0] > 0.9 and losses[-1] < 0.1
@@ -210,12 +225,14 @@ def test_it_learns_one_volume_by_heart():
 @pytest.mark.parametrize("shape", [(1, 2, 4, 8, 8), (1, 3, 4, 8, 12), (2, 4, 8, 12)])
 def test_images_of_another_shape(shape: tuple[int, ...]):
     with pytest.raises(InputError, match="the network takes"):
-        small()(torch.zeros(shape), torch.zeros(1, 1, dtype=torch.int64))
+        small()(torch.zeros(shape), torch.zeros(1, TOKENS))
 
 
 def test_patches_that_do_not_divide_the_crop():
     with pytest.raises(InputError, match=r"patch_size \[4, 8, 12\]: tokens of \[2, 3, 4\] voxels"):
         small(patch=(2, 3, 4))
+    with pytest.raises(InputError, match=r"patch_size \[4, 8, 12\]: makes 1 token"):
+        small(patch=SIZE)
 
 
 def block_with_hidden(block: torch.nn.Module, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

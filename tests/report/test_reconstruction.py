@@ -16,7 +16,8 @@ from monai.inferers import SimpleInferer
 from PIL import Image
 
 from common.losses.masked_reconstruction import MaskedReconstructionLoss, standardise
-from common.networks.masked_autoencoder import MaskedAutoencoder, gather_tokens, masked_tokens, patchify
+from common.networks.masked_autoencoder import MaskedAutoencoder
+from common.networks.patches import gather_tokens, patchify
 from common.report.reconstruction import MASK_COLOUR, draw_reconstruction, reconstruct, write_reconstruction_page
 
 SIZE, PATCH, TOKENS = (4, 16, 16), (1, 4, 4), 64
@@ -28,14 +29,19 @@ def sample(seed: int = 0, missing: int | None = None) -> dict[str, torch.Tensor]
     image = torch.randn(4, *SIZE, generator=generator)
     if missing is not None:
         image[missing] = 0
-    visible = torch.randperm(TOKENS, generator=generator)[:16].sort().values
-    return {"image": MetaTensor(image, affine=torch.diag(torch.tensor([2.0, 1, 1, 1]))), "visible": visible}
+    noise = torch.rand(TOKENS, generator=generator)
+    return {"image": MetaTensor(image, affine=torch.diag(torch.tensor([2.0, 1, 1, 1]))), "noise": noise}
+
+
+def masked_of(given: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The numbers (1, 48) of three quarters of the tokens."""
+    return given["noise"].argsort()[:48].sort().values[None]
 
 
 @pytest.mark.parametrize("normalise", [True, False])
 def test_a_perfect_prediction_gives_the_image(normalise: bool):
     given = sample(missing=2)
-    image, masked = given["image"].as_tensor()[None], masked_tokens(given["visible"][None], TOKENS)
+    image, masked = given["image"].as_tensor()[None], masked_of(given)
     target = gather_tokens(patchify(image, PATCH), masked)
     weights = (torch.arange(4) != 2).repeat_interleave(16)[None, None].float()
     predicted = standardise(target, weights)[0] if normalise else target
@@ -45,13 +51,13 @@ def test_a_perfect_prediction_gives_the_image(normalise: bool):
 
 def test_masked_voxels_are_those_of_the_masked_tokens():
     given = sample()
-    image, masked = given["image"].as_tensor()[None], masked_tokens(given["visible"][None], TOKENS)
+    image, masked = given["image"].as_tensor()[None], masked_of(given)
     predicted = torch.full((1, 48, 64), 7.0)
     made, hidden = reconstruct(predicted, masked, image, MaskedReconstructionLoss(PATCH, normalise=False))
     places = [*itertools.product(range(4), range(4), range(4))]
     for token, (z, y, x) in enumerate(places):
         block = (slice(None), slice(None), z, slice(4 * y, 4 * y + 4), slice(4 * x, 4 * x + 4))
-        seen = token in given["visible"].tolist()
+        seen = token not in masked[0].tolist()
         assert bool(hidden[block].any()) == bool(hidden[block].all()) == (not seen)
         assert torch.equal(made[block], image[block]) if seen else bool((made[block] == 7).all())
 
@@ -106,8 +112,8 @@ def test_page(tmp_path: Path):
     told = [float(value) for value in re.findall(r"loss (\d\.\d{3})", text)]
     network.eval()
     with torch.no_grad():
-        image, visible = held[0]["image"].as_tensor()[None], held[0]["visible"][None]
-        assert told[0] == pytest.approx(float(loss(network(image, visible), image)), abs=6e-4)
+        image, noise = held[0]["image"].as_tensor()[None], held[0]["noise"][None]
+        assert told[0] == pytest.approx(float(loss(network(image, noise), image)), abs=6e-4)
     again = write_reconstruction_page(network, SimpleInferer(), held, loss, out=tmp_path / "b.html", **given)
     assert again.read_text("utf-8") == text
 
