@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import InputError
 from .labels import CHANNELS
-from .phantom_record import Appearance, Head, Lesion, Phantom, Quadruple, Spot, Triple
+from .phantom_draws import Draw
+from .phantom_record import Appearance, Head, Lesion, Phantom, Spot, Triple
 
 __all__ = ["KINDS", "MAX_DIAMETER", "draw_phantom"]
 
@@ -45,37 +46,8 @@ NUCLEI: dict[str, tuple[tuple[float, float], ...]] = {
 WHITE_MATTER_LESION = ((0.75, 1.0), (0.75, 1.0), (1.15, 1.8), (1.25, 1.8))
 
 
-class _Draw:
-    """Random numbers rounded to four decimals, which keeps the record short and its JSON exact."""
-
-    def __init__(self, seed: int, index: int) -> None:
-        self.generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
-
-    def between(self, low: float, high: float) -> float:
-        return round(float(self.generator.uniform(low, high)), 4)
-
-    def log_between(self, low: float, high: float) -> float:
-        return round(float(np.exp(self.generator.uniform(np.log(low), np.log(high)))), 4)
-
-    def chance(self, probability: float) -> bool:
-        return bool(self.generator.random() < probability)
-
-    def integer(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
-        return int(self.generator.integers(low, high + 1))
-
-    def three(self, *ranges: tuple[float, float]) -> Triple:
-        a, b, c = (self.between(*one) for one in ranges)
-        return a, b, c
-
-    def four(self, *ranges: tuple[float, float]) -> Quadruple:
-        a, b, c, d = (self.between(*one) for one in ranges)
-        return a, b, c, d
-
-    def stretch(self, amount: float) -> Triple:
-        logs = self.generator.uniform(-amount, amount, 3)
-        a, b, c = (round(float(value), 4) for value in np.exp(logs - logs.mean()))
-        return a, b, c
+class _Draw(Draw):
+    """Random numbers and places in the brain."""
 
     def place(self, depth: tuple[float, float], scale: Triple, cerebellum: float = 0.0) -> Triple:
         """A point at least `depth[0]` mm below the brain's surface and off the midline."""
@@ -109,9 +81,6 @@ def draw_phantom(seed: int, index: int, kind: str = "mixed") -> Phantom:
     """
     if kind not in KINDS:
         raise InputError(f"kind of phantom {kind!r} is not known; choose one of {', '.join(KINDS)}")
-    for name, value in (("seed", seed), ("index", index)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"{name} of a phantom must be an integer of at least 0, not {value!r}")
     draw = _Draw(seed, index)
     either = ("metastases", "glioma")[draw.integer(0, 1)]
     kind = either if kind == "mixed" else kind

@@ -1,7 +1,7 @@
 """The voxel grid of a generated brain, and smooth random fields on it.
 
 A field is a cubic B-spline over a lattice of normal random numbers that is fixed in millimetres, so that one record
-gives the same brain at every image size. The sums are elementwise, without BLAS: the bits don't depend on threads.
+gives the same anatomy at every image size. The sums are elementwise, without BLAS: the bits don't depend on threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PERIOD = 280.0
 """A field repeats after at least this many mm, which is more than any image of a whole head covers."""
 
 # The mean over positions of the sum of squared weights of a cubic B-spline is 151/315 along each axis.
-UNIT_VARIANCE = (151 / 315) ** -1.5
+UNIT_VARIANCE = (151 / 315) ** -0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +56,24 @@ class Fields:
         """The random stream of that name."""
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
-    def field(self, name: str, knot: float, axes: tuple[Array, Array, Array]) -> Array:
-        """A field of mean 0 and variance about 1 whose lattice has a knot every `knot` mm; (X, Y, Z) float32."""
-        size = int(np.ceil(PERIOD / knot))
-        values = self.generator(name).standard_normal((size, size, size), dtype=np.float32) * np.float32(UNIT_VARIANCE)
+    def field(self, name: str, knot: float | tuple[float, ...], axes: tuple[Array, ...]) -> Array:
+        """A field of mean 0 and variance about 1 whose lattice has a knot every `knot` mm, one for all axes or each.
+
+        Args:
+            name: another name, another field.
+            knot: distance of the lattice's knots along the axes, mm.
+            axes: coordinates of the voxels along each axis, mm; one axis or more.
+
+        Returns:
+            float32, as long along each axis as that has coordinates.
+        """
+        knots = knot if isinstance(knot, tuple) else (knot,) * len(axes)
+        sizes = [int(np.ceil(PERIOD / one)) for one in knots]
+        values = self.generator(name).standard_normal(sizes, dtype=np.float32)
+        values *= np.float32(UNIT_VARIANCE ** len(axes))
         # The last axis first: the costliest sum, over the whole grid, then adds contiguous planes.
-        for axis in (2, 1, 0):
-            values = _interpolate(values, axes[axis] / knot, axis)
+        for axis in reversed(range(len(axes))):
+            values = _interpolate(values, axes[axis] / knots[axis], axis)
         return values
 
 
@@ -71,7 +82,7 @@ def _interpolate(values: Array, positions: Array, axis: int) -> Array:
     cell = np.floor(positions).astype(int)
     t = (positions - cell).astype(np.float32)
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    along = [1, 1, 1]
+    along = [1] * values.ndim
     along[axis] = -1
     total: Array | None = None
     for tap, weight in enumerate(weights):

@@ -8,9 +8,9 @@ t1n t1c t2w t2f.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Appearance", "Head", "Lesion", "Phantom", "Spot"]
+__all__ = ["Appearance", "Head", "Lesion", "Phantom", "Quadruple", "Spot", "Triple", "from_json"]
 
 Triple = tuple[float, float, float]
 Quadruple = tuple[float, float, float, float]
@@ -172,13 +172,21 @@ class Phantom:
     def from_dict(cls, record: dict[str, Any]) -> Phantom:
         """The inverse of `to_dict`, also after a trip through JSON, which turns tuples into lists."""
         parts: dict[str, Any] = {
-            "head": _build(Head, record["head"]),
-            "lesions": tuple(_build(Lesion, lesion) for lesion in record["lesions"]),
-            "spots": tuple(_build(Spot, spot) for spot in record["spots"]),
-            "appearance": tuple(_build(Appearance, one) for one in record["appearance"]),
+            "head": from_json(Head, record["head"]),
+            "lesions": tuple(from_json(Lesion, lesion) for lesion in record["lesions"]),
+            "spots": tuple(from_json(Spot, spot) for spot in record["spots"]),
+            "appearance": tuple(from_json(Appearance, one) for one in record["appearance"]),
         }
         return cls(**{**record, **parts})
 
 
-def _build(kind: Any, record: dict[str, Any]) -> Any:
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+Record = TypeVar("Record")
+
+
+def from_json(kind: type[Record], record: dict[str, Any]) -> Record:
+    """A record without records in it, from a dict; JSON has turned its tuples into lists."""
+    return kind(**{key: _tuples(value) for key, value in record.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -6,25 +6,16 @@ map, and `make_phantoms` writes a data set of them in any layout that this proje
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
-from ..atomic import write_text
 from ..errors import InputError
 from .phantom_drawing import draw_phantom
+from .phantom_folder import RECORD_FILE, check_cases, fill_folder
 from .phantom_record import Phantom
 from .phantom_rendering import check_shape, phantom_affine, render_phantom
 from .writing import WRITABLE_LAYOUTS, finish_layout, write_case
 
 __all__ = ["RECORD_FILE", "Phantom", "draw_phantom", "make_phantoms", "phantom_affine", "render_phantom"]
-
-RECORD_FILE = "phantoms.json"
-"""In the folder of the data set: what it was made with, and the record of every case, by name."""
 
 # Names as the data sets that use the layout have them; brats2023 tells the kind of tumour.
 _NAMES = {
@@ -61,8 +52,7 @@ def make_phantoms(
         InputError: an argument outside these, or a folder that holds something else.
     """
     shape = check_shape(shape)
-    if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1:
-        raise InputError(f"cases {cases!r}: give how many phantoms to make, an integer of at least 1")
+    check_cases(cases)
     if layout not in WRITABLE_LAYOUTS:
         raise InputError(f"layout {layout!r} is not known; choose one of {', '.join(WRITABLE_LAYOUTS)}")
     phantoms = {_case_name(layout, phantom): phantom for phantom in (draw_phantom(seed, i, kind) for i in range(cases))}
@@ -71,41 +61,16 @@ def make_phantoms(
         "shape": list(shape),
         "cases": {case: phantom.to_dict() for case, phantom in phantoms.items()},
     }
-    _claim_folder(Path(folder), json.dumps(record, indent=1) + "\n")
     affine = phantom_affine(shape)
 
     def write(item: tuple[str, Phantom]) -> None:
         case, phantom = item
         write_case(folder, layout, case, *render_phantom(phantom, shape), affine)
 
-    # Threads and not processes: numpy, scipy and zlib let go of the interpreter's lock in what takes long here, and
-    # a process would first have to import all that the caller's main module imports.
-    with ThreadPoolExecutor(_cores()) as pool:
-        done = pool.map(write, phantoms.items())
-        for _ in tqdm(done, total=cases, desc="phantoms", unit="case", file=sys.stderr):
-            pass
+    fill_folder(Path(folder), record, list(phantoms.items()), write)
     finish_layout(folder, layout, list(phantoms))
 
 
 def _case_name(layout: str, phantom: Phantom) -> str:
     pattern = _NAMES.get(layout, "phantom_{number:04d}")
     return pattern.format(number=phantom.index, tumour=_TUMOUR[phantom.kind])
-
-
-def _claim_folder(folder: Path, record: str) -> None:
-    """Put the record into the folder before any case, so that an interrupted run can be told from foreign files."""
-    path = folder / RECORD_FILE
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder for the phantoms")
-    if path.is_file():
-        if path.read_text() != record:
-            raise InputError(f"{folder} holds phantoms made with other arguments; give a new folder or delete this one")
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} holds other files; give a new or empty folder for the phantoms")
-    write_text(path, record)
-
-
-def _cores() -> int:
-    """The cores that this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-from common.data import phantoms as module
+from common.data import phantom_folder
 from common.data.layouts import recognise
 from common.data.phantom_anatomy import build_anatomy
 from common.data.phantom_drawing import MAX_DIAMETER
@@ -274,7 +274,7 @@ def test_flat_layout_reads_back(tmp_path: Path) -> None:
 
 def test_bytes_depend_on_neither_number_of_cases_nor_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_phantoms(tmp_path / "many", cases=3, shape=24)
-    monkeypatch.setattr(module, "_cores", lambda: 1)
+    monkeypatch.setattr(phantom_folder, "_cores", lambda: 1)
     make_phantoms(tmp_path / "few", cases=2, shape=24)
     files = [path for path in (tmp_path / "few").rglob("*.nii.gz")]
     assert len(files) == 10
