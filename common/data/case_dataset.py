@@ -100,8 +100,12 @@ class CaseDataset(PersistentDataset):
             self.transform.set_random_state(seed=index.seed)
         return super().__getitem__(index)
 
+    def prepared(self, index: int) -> Any:
+        """A sample before anything random."""
+        return self._cachecheck(self.data[index])
+
     def _transform(self, index: Any) -> Any:
-        prepared = self._cachecheck(self.data[index])
+        prepared = self.prepared(index)
         if isinstance(index, Draw) and index.foreground:
             prepared = {**prepared, "foreground": True}
         return self._post_transform(prepared)

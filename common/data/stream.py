@@ -127,11 +127,16 @@ def refuse_own_files(
     if any(output.resolve().is_relative_to(root / name) for name in LABEL_FOLDERS):
         raise InputError(f"{output}: is where the references of {dataset} are looked for; {remedy}")
     for case in cases:
-        images = case["image"] if isinstance(case["image"], list) else [case["image"]]
-        files = [Path(path).resolve() for path in [*images, *filter(None, [case.get("label")])]]
+        given = [one for key in ("image", "label") for one in _listed(case.get(key))]
+        files = [Path(path).resolve() for path in given]
         folders = {path if path.is_dir() else path.parent for path in files}
         if output.resolve() in folders:
             raise InputError(f"{output}: holds files of case {case['case']}; {remedy}")
+
+
+def _listed(paths: Any) -> list[Any]:
+    """One path or several as a list; none where there is none."""
+    return paths if isinstance(paths, list) else [paths] if paths else []
 
 
 def pair_predictions(

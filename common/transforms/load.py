@@ -14,10 +14,11 @@ from monai.utils import SpaceKeys
 from ..data.reading import read_image, read_label
 from ..errors import CaseError
 
-__all__ = ["LoadLabelMapd", "LoadScand"]
+__all__ = ["LoadLabelMapd", "LoadScand", "meta_tensor"]
 
 
-def _meta_tensor(array: np.ndarray, affine: np.ndarray, source: object) -> MetaTensor:
+def meta_tensor(array: np.ndarray, affine: np.ndarray, source: object) -> MetaTensor:
+    """Voxels (C, X, Y, Z) that know their affine and the (first) file that they are from."""
     first = source[0] if isinstance(source, (list, tuple)) else source
     meta = {
         "filename_or_obj": str(first),
@@ -50,7 +51,7 @@ class LoadScand(MapTransform):
         for key in self.keys:
             said = {name: data.get(name) for name in ("case", "channels", "missing")}
             array, affine = read_image({**said, "image": data[key]})
-            loaded[key] = _meta_tensor(array, affine, data[key])
+            loaded[key] = meta_tensor(array, affine, data[key])
         return loaded
 
 
@@ -84,5 +85,5 @@ class LoadLabelMapd(MapTransform):
             if key != self.geometry_of:
                 entry["image"] = loaded.get(self.geometry_of)
             array, affine = read_label(entry)
-            loaded[key] = _meta_tensor(array[None], affine, data[key])
+            loaded[key] = meta_tensor(array[None], affine, data[key])
         return loaded
