@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,12 +30,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from scipy.stats import t
-
 from common.data.labels import REGIONS
 from common.report.curves import read_curves
 
-from .ablation import SCORES, Runs, Table, add_arguments, names, print_settings, spread, verdict
+from .ablation import SCORES, Runs, Table, add_arguments, gain, names, print_settings, verdict
 from .machine import machine
 
 
@@ -72,23 +69,6 @@ UNLEARNT = 0.05  # Dice of a region
 def steps(order: Sequence[str]) -> list[tuple[str, str]]:
     """Each row with the next."""
     return list(pairwise(order))
-
-
-def gain(score: str, differences: Sequence[float]) -> str:
-    """What pre-training brings, in a sentence: for certain where Student's 95% interval of the mean leaves out 0.
-
-    Args:
-        score: its name.
-        differences: pre-trained less not, of each seed.
-    """
-    better, mean = sum(value > 0 for value in differences), statistics.mean(differences)
-    told = f"{score}: {spread(differences)}, better in {better} of {len(differences)} seeds"
-    if len(differences) < 2:
-        return f"{told}; one seed may be chance."
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    low, high = t.interval(0.95, len(differences) - 1, mean, error)
-    word = "helps" if low > 0 else "harms" if high < 0 else "neither helps nor harms for certain"
-    return f"{told}; 95% interval {low:.3f} to {high:.3f}: pre-training {word}."
 
 
 def caution(table: Table) -> str:

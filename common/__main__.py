@@ -14,11 +14,13 @@ from fire.core import FireExit
 
 from .cross_validation import cross_validate, write_folds
 from .data.describe import data
+from .data.image_phantoms import make_image_phantoms
 from .data.phantoms import make_phantoms
 from .demo import demo
 from .errors import InputError, exit_in_one_line
 from .overrides import stray_word
 from .report.build import report
+from .report.label_efficiency import label_efficiency
 from .running import run
 from .scoring import score
 
@@ -31,8 +33,10 @@ def main() -> None:
         "cross_validate": cross_validate,
         "folds": write_folds,
         "phantoms": make_phantoms,
+        "image_phantoms": make_image_phantoms,
         "data": data,
         "score": score,
+        "label_efficiency": label_efficiency,
         "report": report,
         "demo": demo,
     }

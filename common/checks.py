@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, exit_in_one_line
 from .networks.plain_unet import can_halve
-from .settings import FEATURES, PATH, SETTINGS, VARIANT, WHOLE
+from .settings import FEATURES, IMAGE_SIZE, PATCH_IN_PLANE, PATH, SETTINGS, VARIANT, WHOLE
 from .weights import no_weights
 
 __all__ = ["check_arguments", "check_processes", "check_settings", "check_shares", "size_problem"]
@@ -70,7 +71,7 @@ def check_settings(
         problems.append("save_uncertainty is True and predictions_dir is empty: give the folder that the maps go to")
     if given.get("mlflow_uri") and find_spec("mlflow") is None:
         problems.append("mlflow_uri is set and MLflow isn't installed: pip install -e '.[mlflow]', or leave it out")
-    problems += [*_size_problems(given), *_variant_problems(given)]
+    problems += [*_size_problems(given), *_variant_problems(given), *_masking_problems(given)]
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
     if not outputs.get("pred", {}).get("channel_def"):
         problems.append(
@@ -135,6 +136,18 @@ def _variant_problems(settings: Mapping[str, Any]) -> list[str]:
     return [
         f"variant is {variant!r}, and encoder_layers {layers[0]} with decoder_layers {layers[1]} is {name!r}: say that"
     ]
+
+
+def _masking_problems(settings: Mapping[str, Any]) -> list[str]:
+    """Patches that don't divide the images, or of which there are too few."""
+    patch: Any = settings.get("masked_patch")
+    image: Any = settings.get("image_size")
+    if not PATCH_IN_PLANE.holds(patch) or not IMAGE_SIZE.holds(image):
+        return []  # which is told otherwise
+    counts = [size / edge for size, edge in zip(image, patch, strict=True)]
+    if all(number == int(number) for number in counts) and prod(counts) >= 2:
+        return []
+    return [f"masked_patch {[*patch]}: must divide image_size {[*image]} into two patches or more"]
 
 
 def check_processes() -> None:

@@ -1,13 +1,13 @@
-"""Moving pre-trained transformer blocks into a network, by name, and telling what moved and what stayed."""
+"""Moving pre-trained weights into a network, by name, and telling what moved and what stayed."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from .errors import InputError
 from .networks.vision_transformer import TransformerBlocks
 from .weights import read_state
 
-__all__ = ["Transfer", "transfer_blocks"]
+__all__ = ["Transfer", "transfer_all_but", "transfer_blocks"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +77,77 @@ def transfer_blocks(network: nn.Module, path: Path | str, record: Path | str = "
         left=[name for name in state if not name.startswith(_PREFIX)],
         stayed=[name for name in network.state_dict() if name not in into],
     )
-    logger.info("moved %d tensors from %s: %s", len(own), path, _groups(pretrained))
+    _tell(transfer, path, record)
+    return transfer
+
+
+def transfer_all_but(
+    network: nn.Module,
+    path: Path | str,
+    head: str,
+    record: Path | str = "",
+    trained_with: Mapping[str, Any] | None = None,
+) -> Transfer:
+    """Move all pre-trained weights in a file into a network of the same layers, but for the last one's.
+
+    Based on: Wang et al., "MPS-AMS", section 2: the U-Net that has learnt to reconstruct is the one that learns to
+    segment. What moved and what stayed is logged, and told name by name in a file.
+
+    Args:
+        network: gets the weights.
+        path: of weights that `pretrain.json` saved.
+        head: name of the last layer.
+        record: JSON file for a `Transfer`; none where it is empty.
+        trained_with: id of a setting → value; where the pre-training had another, it is said so.
+
+    Raises:
+        InputError: the file is missing, damaged or of something else, of a network that was trained to segment, or its
+            network has other features or channels.
+    """
+    state, facts = read_state(path)
+    if facts.get("task", "reconstruction") != "reconstruction":
+        raise InputError(f"{path} was trained for {facts['task']}: give the weights that pretrain.json saved")
+    own = network.state_dict()
+    moving = {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+    wanted = {name: value for name, value in own.items() if not name.startswith(f"{head}.")}
+    if not moving.keys() & wanted.keys():
+        raise InputError(f"{path} holds no weights of this network: give those that pretrain.json saved")
+    differing = _differing(moving, wanted)
+    if differing:
+        raise InputError(f"{path} is of another network: {differing}; pre-train with the same --features")
+    for id, value in (trained_with or {}).items():
+        if facts.get(id, value) != value:
+            logger.warning("%s was pre-trained with %s %r, and this training has %r", path, id, facts[id], value)
+    network.load_state_dict(moving, strict=False)
+    transfer = Transfer(
+        moved={name: name for name in moving},
+        left=[name for name in state if name not in moving],
+        stayed=[name for name in own if name not in moving],
+    )
+    _tell(transfer, path, record)
+    return transfer
+
+
+def _tell(transfer: Transfer, path: Path | str, record: Path | str) -> None:
+    logger.info(
+        "moved %d tensors from %s: %s",
+        len(transfer.moved),
+        path,
+        _groups(name.removeprefix(_PREFIX) for name in transfer.moved),
+    )
     logger.info("left in the file: %s; as they were drawn: %s", _groups(transfer.left), _groups(transfer.stayed))
     if record:
         write_text(Path(record), json.dumps({"from": str(path), **transfer._asdict()}, indent=1) + "\n")
         logger.info("each name is in %s", record)
-    return transfer
+
+
+def _differing(there: Mapping[str, torch.Tensor], here: Mapping[str, torch.Tensor]) -> str:
+    """Which tensors differ in shape, or are only in the file or only in the network; empty where none does."""
+    names = [name for name in {**here, **there} if _shape(there, name) != _shape(here, name)]
+    if not names:
+        return ""
+    shapes = f"{_shape(there, names[0])} in the file, {_shape(here, names[0])} here"
+    return f"{len(names)} tensors differ, such as {names[0]} ({shapes})"
 
 
 def _check(
@@ -93,12 +158,9 @@ def _check(
     heads_here: int,
 ) -> None:
     """Refuse blocks that aren't those of the network: which differ is told with both shapes."""
-    differing = [name for name in here | there if _shape(there, name) != _shape(here, name)]
-    if differing:
-        name = differing[0]
+    if differing := _differing(there, here):
         raise InputError(
-            f"{path} has {_size(there)}, the network {_size(here)}: {len(differing)} tensors differ, such as {name} "
-            f"({_shape(there, name)} in the file, {_shape(here, name)} here); pre-train with the network's "
+            f"{path} has {_size(there)}, the network {_size(here)}: {differing}; pre-train with the network's "
             "--encoder_layers, --encoder_width and --encoder_mlp, or leave --pretrained out"
         )
     if heads_there is not None and heads_there != heads_here:  # which no shape tells
@@ -108,7 +170,7 @@ def _check(
         )
 
 
-def _shape(state: dict[str, torch.Tensor], name: str) -> str:
+def _shape(state: Mapping[str, torch.Tensor], name: str) -> str:
     return "×".join(map(str, state[name].shape)) if name in state else "none"
 
 

@@ -148,7 +148,7 @@ def _problems(parser: ConfigParser, settings: Mapping[str, Any]) -> list[str]:
     except InputError as error:
         problems += error.problems
     # `data` may write which case is in which part; the cases that it divides are only looked for.
-    for id in ("data::cases", "data"):
+    for id in ("data::cases", "data::parts::cases", "data"):
         if id in parser:
             try:
                 parser.get_parsed_content(id)

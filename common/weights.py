@@ -24,7 +24,8 @@ def read_weights(
         network: what the weights must be of.
         path: a state dict, or `{"model": state dict}` with anything plain beside it, written by `torch.save`.
         trained_with: id of a setting → value that the weights must have been trained with, where the file says it:
-            what changes a network's output and no tensor's shape.
+            what changes a network's output and no tensor's shape. "task" is no setting, but what a network was trained
+            for where that isn't in its shape.
 
     Raises:
         InputError: the file is missing, damaged, holds other objects than tensors, is of another network, or was
@@ -32,6 +33,8 @@ def read_weights(
     """
     state, facts = read_state(path)
     for id, value in (trained_with or {}).items():
+        if id == "task" and facts.get(id, value) != value:
+            raise InputError(f"{path} was trained for {facts[id]}, not for {value}: give other weights")
         if facts.get(id, value) != value:
             raise InputError(f"{path} was trained with {id} {facts[id]!r}: say --{id} {facts[id]!r}, not {value!r}")
     own = network.state_dict()

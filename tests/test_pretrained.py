@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 
 from common.errors import InputError
 from common.networks.masked_autoencoder import MaskedAutoencoder
+from common.networks.masked_unet import MaskedUNet
 from common.networks.transunet3d import TransUNet3D
-from common.pretrained import transfer_blocks
+from common.pretrained import transfer_all_but, transfer_blocks
 
 WIDTH, HEADS, MLP = 24, 3, 48
 
@@ -124,3 +126,41 @@ def test_other_files(tmp_path: Path):
     (tmp_path / "broken.pt").write_bytes(b"PK")
     assert "broken.pt holds pickled objects or is damaged" in refused(target, tmp_path / "broken.pt")
     assert "no weights at" in refused(target, tmp_path / "none.pt")
+
+
+def unet(in_channels: int = 1, features: tuple[int, ...] = (4, 4, 8, 8, 8), seed: int = 0) -> MaskedUNet:
+    torch.manual_seed(seed)
+    return MaskedUNet(in_channels, features=features)
+
+
+def test_all_layers_but_the_last_move(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    source, target = unet(seed=1), unet(seed=2)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    torch.save({"model": source.state_dict()}, tmp_path / "p.pt")
+    caplog.set_level("INFO")
+    transfer = transfer_all_but(target, tmp_path / "p.pt", "final_conv", tmp_path / "transfer.json")
+    for name, value in target.state_dict().items():
+        kept = name in ("final_conv.weight", "final_conv.bias")
+        assert torch.equal(value, before[name] if kept else source.state_dict()[name])
+        assert (name in transfer.stayed) == (name in transfer.left) == kept
+        assert (transfer.moved.get(name) == name) != kept
+    assert "as they were drawn: final_conv" in caplog.text
+    assert json.loads((tmp_path / "transfer.json").read_text())["stayed"] == ["final_conv.weight", "final_conv.bias"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (lambda: unet(features=(4, 4, 8, 8, 16)), "is of another network: .* tensors differ, such as down_4"),
+        (lambda: unet(in_channels=3), r"such as conv_0.* \(4×3×3×3 in the file, 4×1×3×3 here\)"),
+        (lambda: torch.nn.Linear(2, 2), "holds no weights of this network"),
+    ],
+)
+def test_weights_of_another_u_net(tmp_path: Path, source: Callable[[], torch.nn.Module], line: str):
+    torch.save(source().state_dict(), tmp_path / "p.pt")
+    target = unet()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(InputError, match=line):
+        transfer_all_but(target, tmp_path / "p.pt", "final_conv", tmp_path / "transfer.json")
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    assert not (tmp_path / "transfer.json").exists()
