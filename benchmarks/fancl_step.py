@@ -11,7 +11,6 @@ Each configuration runs in processes of its own, by turns; a process's first ste
 from __future__ import annotations
 
 import argparse
-import json
 
 import torch
 from monai.inferers import SimpleInferer
@@ -21,7 +20,7 @@ from common.losses.fancl import FANCLLoss
 from common.networks.fancl import FANCL
 
 from .machine import machine
-from .steps import CropStepper, Plan, compare, measure, print_table
+from .steps import CropStepper, Plan, add_arguments, compare, parse, print_table
 
 TIME, MEMORY = 1.20, 1.25
 ROWS = {  # attention over how many categories, curriculum
@@ -54,14 +53,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[64], help="voxels along each side (default: 64)")
     parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
     parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS], help="the first is compared with")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
-    parser.add_argument("--steps", type=int, default=4, help="steps in each process (default: 4)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(crop_stepper, **json.loads(arguments.one))))
-        return
+    add_arguments(parser, steps=4)
+    arguments = parse(parser, crop_stepper)
     print(machine())
     for size in arguments.sizes:
         for precision in arguments.precisions:

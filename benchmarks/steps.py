@@ -1,11 +1,12 @@
 """Time and memory of steps: each configuration in processes of its own, those that are compared by turns.
 
-So neither a warm allocator nor a busy neighbour favours one of them. A module that is measured so hands what follows
-its option `--one` to `measure`.
+So neither a warm allocator nor a busy neighbour favours one of them. A module that is measured so reads its command
+line by `parse`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
@@ -113,6 +114,24 @@ def compare(module: str, plans: dict[str, Plan], rounds: int, steps: int) -> dic
             seconds[name] += result["seconds"][1:]
             peaks[name] += result["bytes"]
     return {name: (statistics.median(seconds[name]), statistics.median(peaks[name])) for name in plans}
+
+
+def add_arguments(parser: argparse.ArgumentParser, steps: int | None = None) -> None:
+    """What a module is asked whose steps are compared; `steps` is how many by default, None where it isn't asked."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps, help=f"steps in each process (default: {steps})")
+
+
+def parse(parser: argparse.ArgumentParser, make: Callable[..., Stepper]) -> argparse.Namespace:
+    """The command line; a process that `in_its_own_process` started measures what `make` makes, and ends here."""
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(make, **json.loads(arguments.one))))
+        raise SystemExit
+    return arguments
 
 
 def print_table(title: str, measured: dict[str, tuple[float, float]]) -> None:

@@ -12,17 +12,15 @@ from __future__ import annotations
 import argparse
 
 from .machine import machine
-from .steps import Plan, compare, print_table
+from .steps import Plan, add_arguments, compare, print_table
 from .train_step import MODULE, plan
 
 
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, default=64, help="voxels along each side (default: 64)")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
-    parser.add_argument("--steps", type=int, default=6, help="steps in each process (default: 6)")
+    add_arguments(parser, steps=6)
     arguments = parser.parse_args()
     half = plan(arguments.device, arguments.size, True)
     last = plan(arguments.device, arguments.size, True, memory_format="channels_last")

@@ -16,7 +16,6 @@ nor a busy neighbour favours one of them.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 
 import torch
@@ -27,7 +26,7 @@ from common.losses.category_guided import CategoryGuidedLoss
 from common.networks.cga_unet import CGAUNet
 
 from .machine import machine
-from .steps import Plan, compare, in_its_own_process, measure, print_table
+from .steps import Plan, add_arguments, compare, in_its_own_process, parse, print_table
 
 MODULE = "benchmarks.train_step"
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
@@ -128,14 +127,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tables = ["attention", "precision", "losses"]
     parser.add_argument("--tables", nargs="*", choices=tables, default=tables)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
+    add_arguments(parser)
     parser.add_argument("--profile", action="store_true", help="print a profile of a bfloat16 step as well")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(Trainer, **json.loads(arguments.one))))
-        return
+    arguments = parse(parser, Trainer)
     print(machine())
     if "precision" in arguments.tables:
         table_precision(arguments.device, arguments.rounds)

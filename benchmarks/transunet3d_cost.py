@@ -16,7 +16,6 @@ Parameters may differ from the release's by 1%; inference at 4×128³ may raise 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +31,7 @@ from common.losses.set_prediction import SetPredictionLoss
 from common.networks.transunet3d import TransUNet3D
 
 from .machine import machine
-from .steps import CropStepper, Plan, compare, measure, print_table
+from .steps import CropStepper, Plan, add_arguments, compare, parse, print_table
 
 CONFIG = Path(__file__).resolve().parents[1] / "bundles" / "transunet3d" / "configs" / "train.json"
 PARAMETERS, MEMORY, TIME = 0.01, 2.2e9, 1.3
@@ -121,14 +120,8 @@ def main() -> None:
     parser.add_argument("--training_size", type=int, default=64, help="of training (default: 64); 0 for none")
     parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
     parser.add_argument("--variants", nargs="+", choices=[*RELEASE], default=[*RELEASE], help="compared with the first")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each configuration (default: 3)")
-    parser.add_argument("--steps", type=int, default=2, help="steps in each process (default: 2)")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(crop_stepper, **json.loads(arguments.one))))
-        return
+    add_arguments(parser, steps=2)
+    arguments = parse(parser, crop_stepper)
     print(machine())
     print_counts({variant: count(variant) for variant in arguments.variants})
     for precision in arguments.precisions:

@@ -258,6 +258,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def metastases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scans of 32³ with metastases, in folders of their own."""
+    folder = tmp_path_factory.mktemp("metastases") / "data"
+    make_phantoms(str(folder), cases=4, seed=3, shape=32, kind="metastases")
+    return folder
+
+
+@pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of an untrained network."""
     path = tmp_path_factory.mktemp("weights") / "model.pt"

@@ -17,7 +17,6 @@ import torch
 
 from common.data.labels import REGIONS
 from common.data.layouts import list_cases
-from common.data.phantoms import make_phantoms
 from common.handlers.checkpoints import TrainingCheckpoints
 
 pytestmark = pytest.mark.slow
@@ -50,32 +49,27 @@ def run(said_by: Callable[..., str]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("metastases") / "data"
-    make_phantoms(str(folder), cases=4, seed=3, shape=32, kind="metastases")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def curriculum(run: Callable[..., str], dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def curriculum(run: Callable[..., str], metastases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mined") / "curriculum"
-    run("mine_curriculum", dataset_dir=dataset, curriculum_dir=folder, output_dir=folder.parent / "eval", **MINING)
+    run("mine_curriculum", dataset_dir=metastases, curriculum_dir=folder, output_dir=folder.parent / "eval", **MINING)
     return folder
 
 
 @pytest.fixture(scope="module")
-def trained(run: Callable[..., str], dataset: Path, curriculum: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(
+    run: Callable[..., str], metastases: Path, curriculum: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    places = {"dataset_dir": dataset, "output_dir": folder / "run", "ckpt_dir": folder / "models"}
+    places = {"dataset_dir": metastases, "output_dir": folder / "run", "ckpt_dir": folder / "models"}
     (folder / "log").write_text(run("train", **places, curriculum_dir=curriculum, **TINY))
     return folder
 
 
-def test_curricula_are_within_one_another_and_the_truth(dataset: Path, curriculum: Path):
+def test_curricula_are_within_one_another_and_the_truth(metastases: Path, curriculum: Path):
     manifest = json.loads((curriculum / "curriculum.json").read_text())
     assert manifest["stages"] == 2 and manifest["categories"] == "labels"
     found = 0
-    for case in list_cases(dataset, labelled=True):
+    for case in list_cases(metastases, labelled=True):
         label = np.asarray(nibabel.load(case["label"]).dataobj)
         entry = np.asarray(nibabel.load(curriculum / f"{case['case']}.nii.gz").dataobj)
         outputs = [
@@ -96,10 +90,10 @@ def test_curricula_are_within_one_another_and_the_truth(dataset: Path, curriculu
     assert found > 0  # else the comparison says nothing
 
 
-def test_mining_goes_on_where_it_was(run: Callable[..., str], dataset: Path, curriculum: Path):
+def test_mining_goes_on_where_it_was(run: Callable[..., str], metastases: Path, curriculum: Path):
     told = run(
         "mine_curriculum",
-        dataset_dir=dataset,
+        dataset_dir=metastases,
         curriculum_dir=curriculum,
         output_dir=curriculum.parent / "eval",
         **MINING,
@@ -117,27 +111,32 @@ def test_training_leaves_the_weights_of_its_stages(trained: Path):
 
 
 def test_later_stage_from_the_one_before(
-    forked: Callable[..., Any], dataset: Path, curriculum: Path, trained: Path, tmp_path: Path
+    forked: Callable[..., Any], metastases: Path, curriculum: Path, trained: Path, tmp_path: Path
 ):
     settings = {"bundle": "fancl", "curriculum_dir": curriculum, **TINY, "first_stage": 2}
-    life = forked("train", dataset, tmp_path, **settings)
+    life = forked("train", metastases, tmp_path, **settings)
     assert life.end() == 1
     assert f"no weights at {tmp_path}/run/stage1.pt: train first" in life.log.read_text().splitlines()[-1]
-    life = forked("train", dataset, tmp_path, **settings, ckpt_path=trained / "run" / "stage1.pt")
+    life = forked("train", metastases, tmp_path, **settings, ckpt_path=trained / "run" / "stage1.pt")
     assert life.end() == 0
     assert "2 epochs of 2 steps" in life.log.read_text()
 
 
-def test_inference_and_evaluation(run: Callable[..., str], dataset: Path, trained: Path, tmp_path: Path):
+def test_inference_and_evaluation(run: Callable[..., str], metastases: Path, trained: Path, tmp_path: Path):
     model = {"ckpt_path": trained / "models" / "model.pt", **NETWORK}
-    run("inference", dataset_dir=dataset, output_dir=tmp_path / "out", **model)
-    for case in list_cases(dataset):
+    run("inference", dataset_dir=metastases, output_dir=tmp_path / "out", **model)
+    for case in list_cases(metastases):
         image = nibabel.load(tmp_path / "out" / f"{case['case']}.nii.gz")
         reference = nibabel.load(case["label"])
         assert image.shape == reference.shape and image.get_data_dtype() == np.uint8
         np.testing.assert_allclose(image.affine, reference.affine)
     run(
-        "train", "evaluate", dataset_dir=dataset, ckpt_dir=trained / "models", output_dir=tmp_path / "scores", **NETWORK
+        "train",
+        "evaluate",
+        dataset_dir=metastases,
+        ckpt_dir=trained / "models",
+        output_dir=tmp_path / "scores",
+        **NETWORK,
     )
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert {row["region"] for row in scores["cases"]} == {*REGIONS}
@@ -146,25 +145,25 @@ def test_inference_and_evaluation(run: Callable[..., str], dataset: Path, traine
 
 @pytest.mark.parametrize("components", ["", "C", "F"])
 def test_ablations_are_one_override(
-    forked: Callable[..., Any], dataset: Path, curriculum: Path, tmp_path: Path, components: str
+    forked: Callable[..., Any], metastases: Path, curriculum: Path, tmp_path: Path, components: str
 ):
     own = {"bundle": "fancl", "components": components}
-    life = forked("train", dataset, tmp_path, curriculum_dir=curriculum, **TINY, **own)
+    life = forked("train", metastases, tmp_path, curriculum_dir=curriculum, **TINY, **own)
     assert life.end() == 0, life.log.read_text()
     content = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert any(key.startswith("attention.") for key in content["model"]) == ("F" in components)
 
 
-def test_regions(run_in_process: Callable[..., None], dataset: Path, tmp_path: Path):
+def test_regions(run_in_process: Callable[..., None], metastases: Path, tmp_path: Path):
     """Regions with a sigmoid each, from the training to a label map, a vote and its variance."""
-    places = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}
+    places = {"dataset_dir": metastases, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}
     own = {"bundle": "fancl", "regions": True, "components": "F"}
     run_in_process("train", **places, **{**TINY, **own, "stages": [1]})
     model = {"ckpt_path": tmp_path / "models" / "model.pt", "save_uncertainty": True, "save_probabilities": True}
     for combine in ("mean", "vote"):
-        out = {"dataset_dir": dataset, "output_dir": tmp_path / combine, "flips": [0], "combine": combine}
+        out = {"dataset_dir": metastases, "output_dir": tmp_path / combine, "flips": [0], "combine": combine}
         run_in_process("inference", **model, **out, **NETWORK, **own)
-        for case in list_cases(dataset):
+        for case in list_cases(metastases):
             image = nibabel.load(tmp_path / combine / f"{case['case']}.nii.gz")
             assert {*np.unique(image.dataobj)} <= {0, 1, 2, 3}
             probabilities = nibabel.load(tmp_path / combine / f"{case['case']}_probabilities.nii.gz")
@@ -174,15 +173,15 @@ def test_regions(run_in_process: Callable[..., None], dataset: Path, tmp_path: P
 def test_two_processes_do_what_one_does(
     forked: Callable[..., Any],
     forked_together: Callable[..., list[Any]],
-    dataset: Path,
+    metastases: Path,
     curriculum: Path,
     tmp_path: Path,
 ):
     """Also which of the patches are about a lesion, and the stages."""
     settings = {"bundle": "fancl", "curriculum_dir": curriculum, **TINY, "amp": False, "fractions": [0.5, 0.5, 0.0]}
-    life = forked("train", dataset, tmp_path / "one", batch_size=2, **settings)
+    life = forked("train", metastases, tmp_path / "one", batch_size=2, **settings)
     assert life.end() == 0, life.log.read_text()
-    for life in forked_together("multi_gpu_train", dataset, tmp_path / "two", batch_size=1, **settings):
+    for life in forked_together("multi_gpu_train", metastases, tmp_path / "two", batch_size=1, **settings):
         assert life.end() == 0, life.log.read_text()
     for name in ("stage1", "last"):
         weights = [torch.load(tmp_path / n / "run" / f"{name}.pt", weights_only=True)["model"] for n in ("one", "two")]
@@ -200,16 +199,16 @@ def die_after_the_first_stage() -> None:
 
 
 def test_killed_after_a_stage_and_gone_on_to_the_bit(
-    forked: Callable[..., Any], dataset: Path, curriculum: Path, tmp_path: Path
+    forked: Callable[..., Any], metastases: Path, curriculum: Path, tmp_path: Path
 ):
     """No checkpoint is due but that of the stage's end."""
     settings = {"bundle": "fancl", "curriculum_dir": curriculum, **TINY, "checkpoint_minutes": 1000}
-    life = forked("train", dataset, tmp_path / "whole", **settings)
+    life = forked("train", metastases, tmp_path / "whole", **settings)
     assert life.end() == 0, life.log.read_text()
-    life = forked("train", dataset, tmp_path / "killed", die_after_the_first_stage, **settings)
+    life = forked("train", metastases, tmp_path / "killed", die_after_the_first_stage, **settings)
     assert life.end() == -signal.SIGKILL, life.log.read_text()
     assert [path.name for path in (tmp_path / "killed" / "run" / "checkpoints").iterdir()] == ["iteration-2.pt"]
-    life = forked("train", dataset, tmp_path / "killed", resume=True, **settings)
+    life = forked("train", metastases, tmp_path / "killed", resume=True, **settings)
     assert life.end() == 0, life.log.read_text()
     for name in ("models/model.pt", "run/last.pt", "run/stage1.pt", "run/checkpoints/iteration-6.pt"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -19,7 +19,6 @@ from monai.bundle import ConfigParser
 
 from common.data.labels import REGIONS
 from common.data.layouts import list_cases
-from common.data.phantoms import make_phantoms
 from common.handlers.checkpoints import TrainingCheckpoints
 from common.transforms.curriculum import CategoryTargetsd
 from common.transforms.load import LoadLabelMapd
@@ -61,17 +60,10 @@ def run(said_by: Callable[..., str]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("metastases") / "data"
-    make_phantoms(str(folder), cases=4, seed=3, shape=32, kind="metastases")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(run: Callable[..., str], dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(run: Callable[..., str], metastases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`models/model.pt` and `run/` of the variant with both transformers."""
     folder = tmp_path_factory.mktemp("trained")
-    places = {"dataset_dir": dataset, "output_dir": folder / "run", "ckpt_dir": folder / "models"}
+    places = {"dataset_dir": metastases, "output_dir": folder / "run", "ckpt_dir": folder / "models"}
     run("train", **places, **{**TINY, **BOTH})
     return folder
 
@@ -84,10 +76,10 @@ def test_training_says_what_its_weights_are(trained: Path):
         assert "query_decoder.layers.1.norm1.weight" in content["model"]
 
 
-def test_inference_and_evaluation(run: Callable[..., str], dataset: Path, trained: Path, tmp_path: Path):
+def test_inference_and_evaluation(run: Callable[..., str], metastases: Path, trained: Path, tmp_path: Path):
     model = {"ckpt_path": trained / "models" / "model.pt", **NETWORK, **BOTH}
-    run("inference", dataset_dir=dataset, output_dir=tmp_path / "out", **model, save_probabilities=True)
-    for case in list_cases(dataset):
+    run("inference", dataset_dir=metastases, output_dir=tmp_path / "out", **model, save_probabilities=True)
+    for case in list_cases(metastases):
         image = nibabel.load(tmp_path / "out" / f"{case['case']}.nii.gz")
         reference = nibabel.load(case["label"])
         assert image.shape == reference.shape and image.get_data_dtype() == np.uint8
@@ -98,11 +90,11 @@ def test_inference_and_evaluation(run: Callable[..., str], dataset: Path, traine
     own = {**NETWORK, **BOTH}
     run(
         *("train", "evaluate"),
-        **{"dataset_dir": dataset, "ckpt_dir": trained / "models", "output_dir": tmp_path / "scores", **own},
+        **{"dataset_dir": metastases, "ckpt_dir": trained / "models", "output_dir": tmp_path / "scores", **own},
     )
     run(
         "evaluate_predictions",
-        **{"dataset_dir": dataset, "predictions_dir": tmp_path / "out", "output_dir": tmp_path / "of_maps"},
+        **{"dataset_dir": metastases, "predictions_dir": tmp_path / "out", "output_dir": tmp_path / "of_maps"},
     )
     for name in ("scores", "of_maps"):
         scores = json.loads((tmp_path / name / "scores.json").read_text())
@@ -112,11 +104,19 @@ def test_inference_and_evaluation(run: Callable[..., str], dataset: Path, traine
 
 @pytest.fixture(scope="module")
 def folds(
-    command: Callable[..., subprocess.CompletedProcess[str]], dataset: Path, tmp_path_factory: pytest.TempPathFactory
+    command: Callable[..., subprocess.CompletedProcess[str]], metastases: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A cross-validation of the plain variant."""
     out = tmp_path_factory.mktemp("folds") / "cv"
-    own = {**TINY, "variant": "none", "epochs": 1, "steps_per_epoch": 1, "out": out, "dataset_dir": dataset, "folds": 2}
+    own = {
+        **TINY,
+        "variant": "none",
+        "epochs": 1,
+        "steps_per_epoch": 1,
+        "out": out,
+        "dataset_dir": metastases,
+        "folds": 2,
+    }
     own.pop("fractions")
     settings = [f"--{name}={value}" for name, value in own.items()]
     done = command("common", "cross_validate", "transunet3d", *settings)
@@ -127,14 +127,14 @@ def folds(
 def test_ensemble_of_folds(
     run_in_process: Callable[..., None],
     line_of: Callable[..., str],
-    dataset: Path,
+    metastases: Path,
     folds: Path,
     trained: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
     members = f"{folds}/fold-*/models/model.pt"
-    own = {"bundle": "transunet3d", "dataset_dir": dataset, "output_dir": tmp_path / "out", "members": members}
+    own = {"bundle": "transunet3d", "dataset_dir": metastases, "output_dir": tmp_path / "out", "members": members}
     own |= {**NETWORK, "variant": "none", "flips": [0], "draw": 1, "draw_seed": 1}
     run_in_process("ensemble", **own)
     assert "ensemble of 1 of 2 networks" in capsys.readouterr().out
@@ -165,11 +165,11 @@ def test_variants_are_one_id(repository: Path, variant: str, parameters: int):
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
-def test_targets_are_regions(repository: Path, dataset: Path, tmp_path: Path):
+def test_targets_are_regions(repository: Path, metastases: Path, tmp_path: Path):
     parser = ConfigParser()
     parser.read_config(repository / "bundles" / "transunet3d" / "configs" / "train.json")
     settings = {"resample": False, "cache_dir": str(tmp_path), "num_workers": 0, "patch_size": [32, 32, 32]}
-    parser.update({**settings, "data": {"training": list_cases(dataset, labelled=True)}})
+    parser.update({**settings, "data": {"training": list_cases(metastases, labelled=True)}})
     steps = parser.get_parsed_content("train#random_transforms")
     (step,) = [step for step in steps if isinstance(step, CategoryTargetsd)]
     for case in parser.get_parsed_content("train#dataset").data:
@@ -181,10 +181,10 @@ def test_targets_are_regions(repository: Path, dataset: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("variant", ["encoder", "decoder", "none"])
-def test_each_variant_trains(forked: Callable[..., Any], dataset: Path, tmp_path: Path, variant: str):
+def test_each_variant_trains(forked: Callable[..., Any], metastases: Path, tmp_path: Path, variant: str):
     """With fewer layers than the default ones, which need five stages and minutes."""
     own = {"bundle": "transunet3d", **TINY, **VARIANTS[variant], "epochs": 1, "optimizer_name": "adamw"}
-    life = forked("train", dataset, tmp_path, **own)
+    life = forked("train", metastases, tmp_path, **own)
     assert life.end() == 0, life.log.read_text()
     names = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
     assert any(name.startswith("transformer.") for name in names) == (variant == "encoder")
@@ -192,14 +192,14 @@ def test_each_variant_trains(forked: Callable[..., Any], dataset: Path, tmp_path
 
 
 def test_two_processes_do_what_one_does(
-    forked: Callable[..., Any], forked_together: Callable[..., list[Any]], dataset: Path, tmp_path: Path
+    forked: Callable[..., Any], forked_together: Callable[..., list[Any]], metastases: Path, tmp_path: Path
 ):
     """Without dropout, which each process draws for itself."""
     settings = {"bundle": "transunet3d", **TINY, **BOTH, "amp": False, "fractions": [0.5, 0.5, 0.0]}
     settings["network_def#dropout"] = 0.0
-    life = forked("train", dataset, tmp_path / "one", batch_size=2, **settings)
+    life = forked("train", metastases, tmp_path / "one", batch_size=2, **settings)
     assert life.end() == 0, life.log.read_text()
-    for life in forked_together("multi_gpu_train", dataset, tmp_path / "two", batch_size=1, **settings):
+    for life in forked_together("multi_gpu_train", metastases, tmp_path / "two", batch_size=1, **settings):
         assert life.end() == 0, life.log.read_text()
     weights = [torch.load(tmp_path / n / "run" / "last.pt", weights_only=True)["model"] for n in ("one", "two")]
     assert max(float((weights[1][key] - value).abs().max()) for key, value in weights[0].items()) <= 1e-6
@@ -215,13 +215,13 @@ def die_after_an_epoch() -> None:
     TrainingCheckpoints.after_epoch = die  # type: ignore[method-assign]
 
 
-def test_killed_and_gone_on_to_the_bit(forked: Callable[..., Any], dataset: Path, tmp_path: Path):
+def test_killed_and_gone_on_to_the_bit(forked: Callable[..., Any], metastases: Path, tmp_path: Path):
     settings = {"bundle": "transunet3d", **TINY, **BOTH, "checkpoint_minutes": 0}
-    life = forked("train", dataset, tmp_path / "whole", **settings)
+    life = forked("train", metastases, tmp_path / "whole", **settings)
     assert life.end() == 0, life.log.read_text()
-    life = forked("train", dataset, tmp_path / "killed", die_after_an_epoch, **settings)
+    life = forked("train", metastases, tmp_path / "killed", die_after_an_epoch, **settings)
     assert life.end() == -signal.SIGKILL, life.log.read_text()
-    life = forked("train", dataset, tmp_path / "killed", resume=True, **settings)
+    life = forked("train", metastases, tmp_path / "killed", resume=True, **settings)
     assert life.end() == 0, life.log.read_text()
     for name in ("models/model.pt", "run/last.pt", "run/checkpoints/iteration-4.pt"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
@@ -243,8 +243,8 @@ def test_killed_and_gone_on_to_the_bit(forked: Callable[..., Any], dataset: Path
         ({"pretrained": "none.pt"}, "no pre-trained blocks at none.pt: run pretrain first"),
     ],
 )
-def test_bad_input(line_of: Callable[..., str], dataset: Path, tmp_path: Path, wrong: dict[str, Any], told: str):
-    places = {"dataset_dir": dataset, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}
+def test_bad_input(line_of: Callable[..., str], metastases: Path, tmp_path: Path, wrong: dict[str, Any], told: str):
+    places = {"dataset_dir": metastases, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}
     line = line_of("train", bundle="transunet3d", **places, **{**TINY, **BOTH, **wrong})
     assert told in line
     assert not (tmp_path / "models" / "model.pt").exists()
