@@ -166,7 +166,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=400, help="of a training with any share (default: 400)")
     parser.add_argument("--pretraining_epochs", type=int, default=60, help="default: 60")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--learning_rate", type=float, default=0.003, help="Adam's (default: 0.003)")
+    parser.add_argument("--learning_rate", type=float, default=0.01, help="Adam's (default: 0.01)")
     parser.add_argument("--pretraining_learning_rate", type=float, default=0.001, help="default: 0.001")
     parser.add_argument("--out", help="page of Dice over the share of labels")
     parser.add_argument("--keep", help="folder for everything; none means one that goes in the end")
