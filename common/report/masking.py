@@ -130,7 +130,8 @@ def _draw(
     plain, name = image[0, 0].cpu().numpy(), _name(dataset, index)
     pictures = [_picture(name, plain, plain, "image")]
     if found is not None:
-        pictures.append(_picture(name, plain, plain, f"likely lesion: {lesion.sum()} patches", found, LESION_COLOUR))
+        told = f"likely lesion: {lesion.sum()} patch{'' if lesion.sum() == 1 else 'es'}"
+        pictures.append(_picture(name, plain, plain, told, found, LESION_COLOUR))
     for epoch, (ratio, mask) in masks.items():
         pictures.append(_picture(name, plain, plain, f"epoch {epoch}: {ratio:.0%} masked", mask.numpy(), MASK_COLOUR))
     hidden = output.masked[0, 0].cpu().numpy()
@@ -148,11 +149,14 @@ def _name(dataset: SliceDataset, index: int) -> str:
 def _picture(
     name: str, image: np.ndarray, values: np.ndarray, what: str, over: np.ndarray | None = None, colour: str = ""
 ) -> Picture:
-    """Values in the grey scale of an image, with some pixels covered by a colour; likely lesions by half."""
+    """Values in the grey scale of an image, with some pixels covered by a colour; likely lesions by half.
+
+    Background is black: it is 0, which lies amid a normalised image's values.
+    """
     filled = image[image != 0]
     low, high = np.percentile(filled, (1, 99.5)) if filled.size else (0.0, 1.0)
     figure, axes = dark_figure(TILE_PIXELS)
-    axes.imshow(values, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+    axes.imshow(np.where(image != 0, values, low), cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
     if over is not None:
         alpha = 0.45 if colour == LESION_COLOUR else 1.0
         covered = np.ma.masked_equal(over, False)

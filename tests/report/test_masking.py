@@ -70,7 +70,7 @@ def test_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert len(pictures) == 6
     captions = [picture.caption for picture in pictures[0]]
     assert captions == [
-        "image", "likely lesion: 1 patches", "epoch 1: 25% masked", "epoch 28: 53% masked", "epoch 800: 81% masked",
+        "image", "likely lesion: 1 patch", "epoch 1: 25% masked", "epoch 28: 53% masked", "epoch 800: 81% masked",
         "validation: 75% masked", "reconstructed",
     ]  # fmt: skip
     shares = [share_of(picture, MASK_COLOUR) for picture in pictures[0][2:6]]
@@ -81,6 +81,15 @@ def test_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     inside = red[size // 4 + 6 : size // 2 - 6, size // 2 + 6 : 3 * size // 4 - 6]
     assert (inside[..., 0] - inside[..., 2]).mean() > 80 > abs(red[:, : size // 3, 0] - red[:, : size // 3, 2]).mean()
     assert LESION_COLOUR != MASK_COLOUR
+
+
+def test_background_is_black_though_the_brain_may_be_below_it():
+    image = np.zeros((16, 16))
+    image[4:12, 4:12] = np.linspace(-3, -1, 64).reshape(8, 8)
+    picture = masking._picture("slice", image, image, "image")
+    shown = np.asarray(Image.open(io.BytesIO(picture.data)).convert("L")).astype(int)
+    size = len(shown)
+    assert shown[: size // 5].max() < 20 and shown[5 * size // 8 : 11 * size // 16, size // 2].min() > 150
 
 
 def test_without_selection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
