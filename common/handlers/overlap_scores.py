@@ -19,8 +19,6 @@ from .case_rows import CaseRows
 
 __all__ = ["OverlapScoresHandler"]
 
-_NAMES = {"dice": "DSC", "ppv": "PPV", "sensitivity": "sensitivity"}
-
 
 class OverlapScoresHandler(CaseRows):
     """Collects the overlaps of the cases of an evaluator; at the end writes and prints their scores.
@@ -49,7 +47,7 @@ class OverlapScoresHandler(CaseRows):
         """Write both files, each whole or not at all, and print the table."""
         overlaps: dict[str, list[Overlap]] = {row["case"]: row["overlaps"] for row in self.rows}
         rows = overlap_rows(overlaps)
-        summary = summarise(rows, OVERLAP_SCORES)
+        summary = summarise(rows, [*OVERLAP_SCORES])
         shown = [_without_nan(row) for row in rows]
         of_regions = {
             region: {score: _without_nan(values) for score, values in scores.items()}
@@ -79,7 +77,7 @@ def overlap_table(summary: dict[str, dict[str, dict[str, float]]], rows: list[di
     counts = {region: sum(row["region"] == region for row in rows) for region in ("image", "patient")}
     heads = [f"{count} {region}{'s' * (count != 1)}" for region, count in counts.items()]
     lines = [f"{'mean±std of':14}" + "".join(f"{head:>18}" for head in heads)]
-    for score, name in _NAMES.items():
+    for score, name in OVERLAP_SCORES.items():
         cells = []
         for region in counts:
             values = summary.get(region, {}).get(score)

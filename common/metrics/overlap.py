@@ -13,7 +13,8 @@ from ..data.partition import patient_of
 
 __all__ = ["OVERLAP_SCORES", "Overlap", "image_overlaps", "overlap_rows"]
 
-OVERLAP_SCORES = ("dice", "ppv", "sensitivity")
+OVERLAP_SCORES = {"dice": "DSC", "ppv": "PPV", "sensitivity": "sensitivity"}
+"""The scores, and what tables call them."""
 
 
 class Overlap(NamedTuple):

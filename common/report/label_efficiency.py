@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 _BEGUN = {True: "pre-trained", False: "from nothing"}
 _COLUMNS = [(region, score) for region in ("image", "patient") for score in OVERLAP_SCORES]
-_NAMES = {"dice": "DSC", "ppv": "PPV", "sensitivity": "sensitivity"}
 
 Runs = dict[tuple[float, bool], list[dict[tuple[str, str], float]]]
 """Share of labels, whether pre-trained → of each training the mean scores, by region and score."""
@@ -66,7 +65,7 @@ def label_efficiency(folder: Path | str, out: Path | str = "label_efficiency.htm
         "Label efficiency",
         [("Trainings", str(count)), ("Shares of labels", ", ".join(f"{s:g}" for s in sorted({s for s, _ in runs})))],
         [_draw(runs, region) for region in ("image", "patient")],
-        [f"{_NAMES[score]} of {region}s" for region, score in _COLUMNS],
+        [f"{OVERLAP_SCORES[score]} of {region}s" for region, score in _COLUMNS],
         [_row(share, pretrained, runs[share, pretrained]) for share, pretrained in sorted(runs)],
     )
     write_text(Path(out), render_template("label_efficiency.html", page=page))

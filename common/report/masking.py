@@ -18,7 +18,7 @@ from ..networks.masked_unet import MaskedImage, MaskedUNet
 from ..networks.patches import patch_mask
 from .page import render_template
 from .pictures import REGION_COLOURS, Picture, dark_figure, encode_picture
-from .planes import TILE_PIXELS
+from .planes import TILE_PIXELS, grey_limits
 from .reconstruction import MASK_COLOUR
 
 __all__ = ["shown_epochs", "write_masking_page"]
@@ -153,10 +153,10 @@ def _picture(
 
     Background is black: it is 0, which lies amid a normalised image's values.
     """
-    filled = image[image != 0]
-    low, high = np.percentile(filled, (1, 99.5)) if filled.size else (0.0, 1.0)
+    filled = image != 0
+    low, high = grey_limits(image, filled, 99.5)
     figure, axes = dark_figure(TILE_PIXELS)
-    axes.imshow(np.where(image != 0, values, low), cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+    axes.imshow(np.where(filled, values, low), cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
     if over is not None:
         alpha = 0.45 if colour == LESION_COLOUR else 1.0
         covered = np.ma.masked_equal(over, False)

@@ -27,6 +27,7 @@ __all__ = [
     "draw_planes",
     "draw_tile",
     "find_lesion",
+    "grey_limits",
     "mark_sides",
     "orient",
     "orient_point",
@@ -157,6 +158,12 @@ def show_slice(
     axes.imshow(values, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, interpolation="bilinear", alpha=alpha)
 
 
+def grey_limits(image: np.ndarray, brain: np.ndarray, most: float = 99.9) -> tuple[float, float]:
+    """What is shown black and white: the percentiles 1 and `most` of the image's values in the brain's mask."""
+    low, high = np.percentile(image[brain], (1, most)) if brain.any() else (0.0, 1.0)
+    return float(low), float(high)
+
+
 def draw_contour(
     axes: Axes, mask: np.ndarray, spacing: tuple[float, float], colour: str, dashed: bool, width: float = 1.8
 ) -> None:
@@ -191,8 +198,8 @@ def draw_tile(view: View, index: int, outline: tuple[int, ...]) -> tuple[Figure,
     figure, axes = dark_figure(TILE_PIXELS)
     # Normalised, the background is no longer the darkest: it is 0 amid values of both signs.
     brain = view.brain[:, :, index].T
-    low, high = np.percentile(image[brain], (1, 99.9)) if brain.any() else (0.0, 1.0)
-    show_slice(axes, np.where(brain, image, low), spacing, (float(low), float(high)))
+    limits = grey_limits(image, brain)
+    show_slice(axes, np.where(brain, image, limits[0]), spacing, limits)
     if view.guide is not None:
         mask = np.isin(view.guide[:, :, index].T, outline)
         draw_contour(axes, mask, spacing, "white", dashed=view.guide is not view.reference)
@@ -231,9 +238,9 @@ def draw_plane(view: View, plane: str, index: int, detail: bool, lesion: np.ndar
 
     channel = view.image[view.channel]
     brain = view.brain
-    limits = np.percentile(channel[brain], (1, 99.9)) if brain.any() else (0.0, 1.0)
+    limits = grey_limits(channel, brain)
     figure, axes = dark_figure(DETAIL_PIXELS if detail else OVERVIEW_PIXELS)
-    show_slice(axes, cut(channel), spacing, (float(limits[0]), float(limits[1])))
+    show_slice(axes, cut(channel), spacing, limits)
 
     outline = np.asarray(np.any(brain, axis=axis)).T
     centre, field = _box(outline if outline.any() else np.ones_like(outline), spacing)

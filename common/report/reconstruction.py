@@ -20,7 +20,7 @@ from ..networks.masked_autoencoder import MaskedAutoencoder
 from ..networks.patches import gather_tokens, patchify, unpatchify
 from .page import OPEN_CASES, render_template
 from .pictures import Picture, dark_figure, encode_picture
-from .planes import MODALITY_NAMES, TILE_PIXELS, mark_sides, show_slice
+from .planes import MODALITY_NAMES, TILE_PIXELS, grey_limits, mark_sides, show_slice
 
 __all__ = ["draw_reconstruction", "reconstruct", "write_reconstruction_page"]
 
@@ -108,13 +108,12 @@ def draw_reconstruction(
         if not image[CHANNELS.index(name)].any():
             continue
         brain = original != 0
-        low, high = np.percentile(original[brain], (1, 99.9)) if brain.any() else (0.0, 1.0)
+        limits = grey_limits(original, brain)
         pictures = []
         for what, values in (("original", original), ("masked", original), ("reconstructed", reconstructed)):
             figure, axes = dark_figure(TILE_PIXELS)
             # Normalised, the background is 0 amid values of both signs, and what is predicted there is next to it.
-            shown = np.where(brain, values, low)
-            show_slice(axes, shown, (width, height), (float(low), float(high)))
+            show_slice(axes, np.where(brain, values, limits[0]), (width, height), limits)
             if what == "masked":
                 extent = axes.get_images()[0].get_extent()
                 axes.imshow(mask, cmap=ListedColormap([MASK_COLOUR]), extent=extent, interpolation="nearest")
