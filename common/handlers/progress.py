@@ -32,8 +32,9 @@ def announce_training(
     amp: bool,
     processes: int = 1,
     steps_per_epoch: int = 0,
+    samples: str = "cases",
 ) -> None:
-    """Log what a training run is about to do, before its data are read.
+    """Log what a training run is about to do.
 
     Args:
         network: its parameters are counted.
@@ -45,18 +46,20 @@ def announce_training(
         amp: whether mixed precision was asked for.
         processes: how many train together.
         steps_per_epoch: where that isn't as many as go through all cases once.
+        samples: what those are called that are trained on.
     """
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     cases = math.ceil(len(data["training"]) / processes)
     steps = steps_per_epoch or math.ceil(cases / batch_size)
-    logger.info("training on %d cases, validating on %d", len(data["training"]), len(data["validation"]))
+    logger.info("training on %d %s, validating on %d cases", len(data["training"]), samples, len(data["validation"]))
     logger.info(
-        "%d epochs of %d steps, %d patches a step, %d steps in all",
+        "%d epochs of %d steps, %d %s a step, %d steps in all",
         epochs,
         steps,
         (batch_size if steps_per_epoch else min(batch_size, cases)) * patches_per_case * processes,
+        "patches" if samples == "cases" else samples,
         epochs * steps,
     )
     logger.info(

@@ -31,7 +31,10 @@ ALONE = {"fancl": {"components": "F"}}
 # Configs that a bundle of images of one channel has no use for.
 WITHOUT = {"mps_ams": {"evaluate_missing", "evaluate_predictions"}}
 # What decides how large a prepared image is, and what doesn't.
-SIZES: dict[str, list[dict[str, Any]]] = {"mps_ams": [{"image_size": [32, 32]}, {"image_size": [32, 32]}]}
+SIZES: dict[str, list[dict[str, Any]]] = {
+    "mps_ams": [{"image_size": [32, 32]}, {"image_size": [32, 32]}],
+    "msconvlstm_att": [{"crop_size": [16, 16]}, {"crop_size": [32, 32]}],
+}
 NOT_SETTINGS = {"imports", "initialize", "run", "finalize", "network", "optimizer", "handlers"}
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -201,7 +204,7 @@ def test_evaluation_prepares_images_as_training_does(name: str):
 
 def test_training_and_validation_keep_a_case_once(name: str, dataset: Path, tmp_path: Path):
     """Whatever the size of patches: nothing that it decides comes before the first random transform."""
-    listed = list_images if name in SIZES else list_cases
+    listed = list_images if "modality" in load(name, "train") else list_cases
     for size in SIZES.get(name, [{"patch_size": [16, 16, 16]}, {"patch_size": [48, 48, 48]}]):
         parser = ConfigParser(load(name, "train"))
         parser.update({"data": {"training": listed(dataset), "validation": listed(dataset)}})
@@ -311,7 +314,8 @@ def test_a_training_that_goes_on_is_compared_with_how_it_began(name: str):
     }
     assert train["handlers"][-1]["handlers"] == {"train": {"handlers": expected}}
     for config in ("train", "multi_gpu_train"):
-        assert load(name, config)["run"][-2:] == ["@train#configuration", "$@train#trainer.run()"]
+        run = load(name, config)["run"]
+        assert (run[0], run[-1]) == ("@train#configuration", "$@train#trainer.run()")
 
 
 def test_checkpoints_are_saved_after_all_else(name: str):

@@ -16,7 +16,7 @@ def test_what_training_will_do(caplog: pytest.LogCaptureFixture, processes: int,
     with caplog.at_level(logging.INFO):
         announce_training(torch.nn.Linear(3, 2), data, 5, 3, 2, "cpu", amp=False, processes=processes)
     assert caplog.messages[:2] == [
-        "training on 14 cases, validating on 2",
+        "training on 14 cases, validating on 2 cases",
         f"5 epochs of {steps} steps, {patches} patches a step, {5 * steps} steps in all",
     ]
     assert caplog.messages[2].startswith(f"Linear with 8 parameters on {'cpu' if processes == 1 else '2 × cpu'} (")
