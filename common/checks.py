@@ -10,12 +10,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError, exit_in_one_line
+import torch
+from torch import nn
+
+from .errors import InputError, describe_cause, exit_in_one_line
 from .networks.plain_unet import can_halve
 from .settings import FEATURES, IMAGE_SIZE, PATCH_IN_PLANE, PATH, SETTINGS, VARIANT, WHOLE
 from .weights import no_weights
 
-__all__ = ["check_arguments", "check_processes", "check_settings", "check_shares", "size_problem"]
+__all__ = ["check_arguments", "check_processes", "check_settings", "check_shares", "check_slices", "size_problem"]
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
@@ -71,7 +74,7 @@ def check_settings(
         problems.append("save_uncertainty is True and predictions_dir is empty: give the folder that the maps go to")
     if given.get("mlflow_uri") and find_spec("mlflow") is None:
         problems.append("mlflow_uri is set and MLflow isn't installed: pip install -e '.[mlflow]', or leave it out")
-    problems += [*_size_problems(given), *_variant_problems(given), *_masking_problems(given)]
+    problems += [*_size_problems(given), *_variant_problems(given), *_masking_problems(given), *_slice_problems(given)]
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
     if not outputs.get("pred", {}).get("channel_def"):
         problems.append(
@@ -150,6 +153,15 @@ def _masking_problems(settings: Mapping[str, Any]) -> list[str]:
     return [f"masked_patch {[*patch]}: must divide image_size {[*image]} into two patches or more"]
 
 
+def _slice_problems(settings: Mapping[str, Any]) -> list[str]:
+    """A range of axial slices where others are trained on, too."""
+    if not settings.get("slice_range") or settings.get("planes") == ["axial"]:
+        return []
+    return [
+        "slice_range counts axial slices, and planes has others: leave slice_range out, or say --planes \"['axial']\""
+    ]
+
+
 def check_processes() -> None:
     """Check that torchrun (or another launcher that sets the same variables) started this process.
 
@@ -161,6 +173,36 @@ def check_processes() -> None:
             f"this trains in several processes, and {missing[0]} isn't set: start it with torchrun --standalone "
             "--nproc_per_node N -m monai.bundle run …, or leave the config multi_gpu_… out"
         )
+
+
+def check_slices(network: nn.Module, channels: int, crop_size: Sequence[int], classes: int) -> None:
+    """Check that a network segments slices of a size, by one of zeros, before any scan is prepared.
+
+    Args:
+        network: left in the mode that it has.
+        channels: of a slice.
+        crop_size: rows and columns.
+        classes: channels that it gives, at the slice's size.
+
+    Raises:
+        InputError: it doesn't.
+    """
+    training, name = network.training, type(network).__name__
+    try:
+        with torch.inference_mode():
+            found = network.eval()(torch.zeros(1, channels, *crop_size, device=next(network.parameters()).device))
+    except InputError:
+        raise
+    except Exception as error:  # of whatever network_def there is
+        raise InputError(
+            f"{name} doesn't take {channels} channels of crop_size {[*crop_size]}: {describe_cause(error)}; give "
+            "another network_def, or, if it is the size that it doesn't take, multiples of 16"
+        ) from error
+    finally:
+        network.train(training)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if shape != (wanted := (1, classes, *crop_size)):
+        raise InputError(f"{name} gives {shape} of a slice, not {wanted}: give another network_def")
 
 
 def check_shares(data: Mapping[str, Sequence[Any]], processes: int) -> None:

@@ -18,6 +18,7 @@ from .data.labels import CHANNELS, CONVENTIONS, source_values
 from .data.partition import PARTS
 from .errors import InputError
 from .inferers.ensemble import COMBINATIONS
+from .inferers.slices import PLANES
 from .metrics.lesion_wise import PRESETS
 from .networks.feature_guided_attention import DIVISORS, NORMALISATIONS
 
@@ -152,6 +153,21 @@ INTENSITY = Rule(
     lambda value: value == [] or (_is_list(value, _is_number) and len(value) == 2 and value[0] < value[1]),
     'the least value and a greater one, such as "[-160,240]", or "[]" for all',
 )
+CROP_SIZE = Rule(
+    lambda value: _is_list(value, lambda size: COUNT.holds(size) and size % 2 == 0 and size >= 8) and len(value) == 2,
+    'two even numbers from 8, such as "[190,190]"',
+)
+PIXEL_SIZE = Rule(
+    lambda value: _is_list(value, POSITIVE.holds) and len(value) == 2, 'two millimetre values above zero, "[1,1]"'
+)
+SLICE_RANGE = Rule(
+    lambda value: value == [] or (_is_list(value, WHOLE.holds) and len(value) == 2 and value[0] < value[1]),
+    'the first slice, counted from 0, and the one after the last, such as "[30,120]", or "[]" for all',
+)
+IN_PLANES = Rule(
+    lambda value: _is_list(value, lambda plane: plane in PLANES) and 0 < len(value) == len({*value}),
+    f"a list of {', '.join(PLANES)}, such as \"['axial']\"",
+)
 MODALITY = Rule(lambda value: isinstance(value, str) and value in CHANNELS, f"one of {', '.join(CHANNELS)}")
 LABELLED = Rule(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, up to 1")
 
@@ -169,9 +185,11 @@ SETTINGS: dict[str, Setting] = {
     "attention_stride": Setting(COUNT, "in-plane stride of the attention's convolution of the image"),
     "attention_weight": Setting(NUMBER, "weight of the loss of the attention map"),
     "batch_size": Setting(COUNT, "cases in a training step, in each process"),
+    "brain_box": Setting(SWITCH, "crop slices to the box of the brain; False takes their middle of crop_size"),
     "cache_dir": Setting(PATH, "folder that keeps prepared scans, which other runs may share"),
     "cache_gib": Setting(NOT_NEGATIVE, "GiB that prepared scans may take on disk; 0 = keep none"),
     "channels_last": Setting(SWITCH, "keep the network's weights with channels last in memory"),
+    "checkpoint_epochs": Setting(COUNT, "epochs after which there is a checkpoint, whatever the time"),
     "checkpoint_minutes": Setting(NOT_NEGATIVE, "minutes from one checkpoint to the next; 0 = one after each step"),
     "ckpt_dir": Setting(PATH, "folder of the weights"),
     "ckpt_path": Setting(PATH_OR_NONE, "file of weights to load; in training empty = start from none"),
@@ -179,6 +197,7 @@ SETTINGS: dict[str, Setting] = {
     "combine": Setting(COMBINE, "how members and views are put together: mean of probabilities, of logits, or vote"),
     "compile": Setting(COMPILE, "compile the network for training with torch.compile"),
     "components": Setting(COMPONENTS, "of the method: C = curriculum, F = feature-guided attention, CF = both"),
+    "crop_size": Setting(CROP_SIZE, "pixels (rows, columns) of a slice that the network sees at once"),
     "cross_entropy_weight": Setting(NUMBER, "weight of the cross-entropy loss"),
     "curriculum_dir": Setting(PATH, "folder of the curricula"),
     "dataset_dir": Setting(PATH, "folder of the scans, in any known layout"),
@@ -203,6 +222,7 @@ SETTINGS: dict[str, Setting] = {
     "fractions": Setting(FRACTIONS, "shares of the patients for training, validation and test"),
     "gradient_checkpointing": Setting(SWITCH, "compute activations anew in the backward pass: less memory"),
     "gradient_clip": Setting(NOT_NEGATIVE, "greatest norm of the gradients of a step; 0 = no bound"),
+    "halving_epochs": Setting(COUNT, "epochs after which the learning rate is halved, again and again"),
     "hard_attention": Setting(SWITCH, "each voxel belongs to one class of the attention map, not to all by share"),
     "ignore_affine": Setting(SWITCH, "compare voxel by voxel, whatever the affines say"),
     "image_size": Setting(IMAGE_SIZE, "pixels (rows, columns) that each image is brought to"),
@@ -217,12 +237,14 @@ SETTINGS: dict[str, Setting] = {
     "inter_weight": Setting(NUMBER, "weight of the inter-class loss"),
     "labelled_share": Setting(LABELLED, "share of the labelled training patients whose labels are used"),
     "learning_rate": Setting(POSITIVE, "learning rate of the first epoch"),
+    "learning_rate_floor": Setting(NOT_NEGATIVE, "the learning rate doesn't fall below this"),
     "lesion_first": Setting(SWITCH, "mask patches first that look like lesions; False masks any"),
     "lesion_preset": Setting(PRESET, "policy of the lesion-wise scores, such as brats2023-met"),
     "mask_ratio": Setting(INNER_SHARE, "share of the patches that is masked, where it doesn't adapt and in validation"),
     "mask_weight": Setting(NOT_NEGATIVE, "weight of the queries' mask losses, cross-entropy and Dice"),
     "masked_patch": Setting(PATCH_IN_PLANE, "pixels (rows, columns) of a patch that is masked or not"),
     "members": Setting(FILES, "checkpoints of an ensemble, in place of ckpt_path; empty = none"),
+    "minimum_component": Setting(NOT_NEGATIVE, "what hangs together and has fewer mm³ is removed; 0 = nothing"),
     "minimum_enhancing": Setting(WHOLE, "an enhancing tumour of fewer voxels becomes core; 0 = never"),
     "mining_depths": Setting(DEPTHS, "stages of each mining network, one for each curriculum, easiest first"),
     "mining_epochs": Setting(COUNT, "epochs of each mining network"),
@@ -243,6 +265,8 @@ SETTINGS: dict[str, Setting] = {
     "partition_file": Setting(PATH, "file that says which cases train, validate and test; written where there is none"),
     "patch_size": Setting(SIZE, "voxels of a training patch"),
     "patches_per_case": Setting(COUNT, "patches from each case in an epoch"),
+    "pixel_size": Setting(PIXEL_SIZE, "pixels (rows, columns) to resample slices to, in mm"),
+    "planes": Setting(IN_PLANES, "planes of the slices; several vote"),
     "poly_power": Setting(NOT_NEGATIVE, "power of the learning rate's polynomial decay"),
     "prediction_convention": Setting(CONVENTION, "label values of the predictions: canonical, brats, brats2018 …"),
     "predictions_dir": Setting(PATH_OR_NONE, "folder of label maps <case>.nii.gz; in evaluate empty = write none"),
@@ -259,6 +283,8 @@ SETTINGS: dict[str, Setting] = {
     "save_probabilities": Setting(SWITCH, "also write <case>_probabilities.nii.gz"),
     "save_uncertainty": Setting(SWITCH, "also write <case>_entropy.nii.gz and, of several members or views, _variance"),
     "seed": Setting(WHOLE, "of everything that is drawn"),
+    "slice_range": Setting(SLICE_RANGE, "first slice to train on and the one after the last; empty = all with brain"),
+    "slices_at_once": Setting(COUNT, "slices that go through the network together in inference"),
     "source_labels": Setting(SWITCH, "write labels in the convention of the input"),
     "spacing": Setting(SPACING, "voxel size to resample to, in mm"),
     "stages": Setting(STAGES, "epochs of each stage of the curriculum"),

@@ -21,7 +21,7 @@ __all__ = ["CaseStream", "cases_to_do", "pair_predictions", "refuse_own_files"]
 
 logger = logging.getLogger(__name__)
 
-_MORE_MEMORY = "free some memory, or see whether --spacing makes it larger than you meant"
+_MORE_MEMORY = "free some memory, or see whether resampling makes it larger than you meant"
 
 
 def cases_to_do(

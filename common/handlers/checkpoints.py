@@ -33,7 +33,15 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = frozenset(
     (
-        *("cache_dir", "cache_gib", "checkpoint_minutes", "ckpt_dir", "ckpt_path", "curriculum_dir"),
+        *(
+            "cache_dir",
+            "cache_gib",
+            "checkpoint_epochs",
+            "checkpoint_minutes",
+            "ckpt_dir",
+            "ckpt_path",
+            "curriculum_dir",
+        ),
         *("dataset_dir", "mlflow_uri", "num_workers", "output_dir", "partition_file", "pretrained", "resume"),
     )
 )

@@ -114,10 +114,10 @@ class LoadLesiond(MapTransform):
 
 
 class FilledSlicesd(Transform):
-    """Note which slices aren't empty: their numbers (N,), int64, as the entry "filled".
+    """Note which slices aren't empty, along each axis: axis and number (N, 2), int64, as the entry "filled".
 
     Args:
-        image: entry (C, slices, rows, columns), with zeros as background.
+        image: entry (C, D, H, W), with zeros as background.
     """
 
     def __init__(self, image: str = "image") -> None:
@@ -125,8 +125,14 @@ class FilledSlicesd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the entry."""
-        slices = torch.as_tensor(data[self.image]).flatten(2).any(dim=2).any(dim=0)
-        return {**data, "filled": slices.nonzero()[:, 0]}
+        filled = torch.as_tensor(data[self.image]).any(dim=0)
+        plane = filled.any(dim=2)
+        numbers = [line.nonzero()[:, 0] for line in (plane.any(dim=1), plane.any(dim=0), filled.any(dim=0).any(dim=0))]
+        return {**data, "filled": torch.cat([_with_axis(axis, of_axis) for axis, of_axis in enumerate(numbers)])}
+
+
+def _with_axis(axis: int, numbers: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.full_like(numbers, axis), numbers], dim=1)
 
 
 def _read_volume(case: str, path: str) -> tuple[np.ndarray, np.ndarray]:

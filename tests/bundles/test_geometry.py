@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -39,6 +40,11 @@ def write_scan(
 
 # What the bundles pad scans to; windows pad what is smaller than they are.
 SMALLEST = {"cga_unet": 8}
+# Settings that prepare scans in another way.
+OTHERWISE: list[tuple[str, dict[str, Any]]] = [
+    ("msconvlstm_att", {"planes": ["axial", "sagittal"]}),
+    ("msconvlstm_att", {"brain_box": False, "crop_size": [60, 60]}),
+]
 # Slices become as large as the network wants them.
 RESIZED = {"mps_ams"}
 
@@ -52,15 +58,22 @@ RESIZED = {"mps_ams"}
         ("thin", "LPS", True, (1.0, 1.0, 5.0)),
     ],
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "given"), [*((name, {}) for name in NAMES), *OTHERWISE])
 def test_labels_return_to_where_the_image_had_them(
-    tmp_path: Path, name: str, shape: str, axes: str, oblique: bool, voxel: tuple[float, ...]
+    tmp_path: Path,
+    name: str,
+    given: dict[str, Any],
+    shape: str,
+    axes: str,
+    oblique: bool,
+    voxel: tuple[float, ...],
 ):
     """A "network" that calls the first channel's brighter half class 1 must give back that half of the scan."""
     path = tmp_path / "scan.nii.gz"
     parser = ConfigParser()
     parser.read_config(os.fspath(BUNDLES / name / "configs" / "inference.json"))
     parser.read_meta(os.fspath(BUNDLES / name / "configs" / "metadata.json"))
+    parser.update(given)
     channels = parser["_meta_"]["network_data_format"]["inputs"]["image"]["num_channels"]
     write_scan(path, SHAPES[shape], voxel, axes, oblique, channels)
     prepared = parser.get_parsed_content("preprocessing")({"case": "scan", "image": os.fspath(path)})

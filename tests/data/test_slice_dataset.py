@@ -141,3 +141,30 @@ def test_probabilities_are_no_mask(tmp_path: Path, value: float):
     mask = slice_file(tmp_path / "m.nii.gz", np.full((4, 4, 2), value, np.float32))
     with pytest.raises(CaseError, match="isn't a mask: it holds other values than whole numbers"):
         LoadLesiond()(LoadSlicesd()({"case": "a", "image": image, "label": [mask]}))
+
+
+def test_slices_of_other_planes_and_of_a_range(volume, tmp_path: Path):
+    case, voxels, lesion = volume
+
+    def dataset(**arguments: object) -> SliceDataset:
+        return SliceDataset([case], steps(), tmp_path / "cache", **arguments)  # type: ignore[arg-type]
+
+    both = dataset(axes=(0, 2))
+    assert both.samples == [(0, 0, 1), (0, 0, 2), *((0, 2, column) for column in range(6))]
+    np.testing.assert_allclose(both[1]["image"], voxels[None, 2])
+    np.testing.assert_allclose(both[4]["image"], voxels[None, :, :, 2])
+    np.testing.assert_array_equal(both[4]["label"], lesion[None, :, :, 2])
+    assert dataset(slice_range=(1, 2)).samples == [(0, 0, 1)]
+    assert dataset(slice_range=(2, 4), empty_slices=True).samples == [(0, 0, 2), (0, 0, 3)]
+    assert len(dataset(slice_range=(1, 2), axes=(0, 1))) == 1 + 5  # of axial slices alone
+    assert len(dataset(slice_range=(0, 4))) == 2
+
+
+def test_a_range_that_a_volume_does_not_have(volume, tmp_path: Path):
+    both = [volume[0], {**volume[0], "case": "w"}]
+    with pytest.raises(InputError) as raised:
+        SliceDataset(both, steps(), tmp_path / "cache", slice_range=(2, 5))
+    told = "slice_range [2, 5] of 4 slices; give a range that all scans have, or [] for all slices"
+    assert raised.value.problems == (f"case v: {told}", f"case w: {told}")
+    with pytest.raises(InputError, match=r"anything but background in slice_range \[3, 4\]: give another range"):
+        SliceDataset([volume[0]], steps(), tmp_path / "cache", slice_range=(3, 4))

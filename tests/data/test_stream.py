@@ -175,7 +175,7 @@ def test_no_memory_for_one_case():
     stream = CaseStream([{"case": "huge"}, {"case": "a"}], prepare_within_limits)
     assert [item["case"] for item in stream] == ["a"]
     assert [str(failure) for failure in stream.failures] == [
-        "case huge: memory ran out while it was prepared; free some memory, or see whether --spacing makes it larger "
+        "case huge: memory ran out while it was prepared; free some memory, or see whether resampling makes it larger "
         "than you meant"
     ]
 

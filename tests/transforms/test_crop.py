@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Invertd
 
 from common.errors import CaseError
-from common.transforms.crop import CropBraind
+from common.transforms.crop import CropBraind, CropMiddled
 
 
 def item() -> dict:
@@ -55,3 +55,35 @@ def test_box_is_monais_whatever_the_order_in_memory(axes: tuple[int, ...]):
     a, b = (crop({"case": "c", "image": image})["image"] for crop in (expected, CropBraind("image")))
     assert a.shape == b.shape
     assert torch.equal(a.as_tensor(), b.as_tensor())
+
+
+def test_axes_that_stay_whole():
+    crop = Compose([CropBraind(["image", "label"], whole=[0])])
+    cropped = crop(item())
+    assert cropped["image"].shape == (2, 8, 2, 6) and cropped["label"].shape == (1, 8, 2, 6)
+    cropped["pred"] = cropped["image"].clone()
+    undone = Invertd("pred", crop, orig_keys="image")(cropped)["pred"]
+    np.testing.assert_array_equal(undone.numpy(), item()["image"].numpy())
+    with pytest.raises(CaseError, match="no voxel of the image differs from zero"):
+        crop.transforms[0]({**item(), "image": MetaTensor(torch.zeros(2, 8, 9, 10))})
+
+
+def test_middle(caplog: pytest.LogCaptureFixture):
+    """Rows 2 to 6 and columns 2 to 7 of 9 and 10: the brain's last column is lost, and nothing of the lesion."""
+    crop = Compose([CropMiddled(["image", "label"], roi_size=[-1, 5, 6])])
+    cropped = crop(item())
+    torch.testing.assert_close(cropped["image"].as_tensor(), item()["image"].as_tensor()[:, :, 2:7, 2:8])
+    assert [record.getMessage() for record in caplog.records] == [
+        "c: 8 voxels of the brain lie outside the middle 8×5×6 and are left out"
+    ]
+    cropped["pred"] = cropped["image"].clone()
+    undone = Invertd("pred", crop, orig_keys="image")(cropped)["pred"]
+    expected = item()["image"].numpy()
+    expected[..., 8:] = 0
+    np.testing.assert_array_equal(undone.numpy(), expected)
+
+
+def test_lesions_outside_the_middle():
+    told = r"case c, c-seg\.nii: 1 voxels of the lesion lie outside the middle 8×1×6 voxels; give a larger crop_size"
+    with pytest.raises(CaseError, match=told):
+        CropMiddled(["image", "label"], roi_size=[-1, 1, 6])(item())
