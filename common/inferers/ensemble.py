@@ -17,7 +17,7 @@ from ..weights import load_weights, read_weights
 from .members import check_alike, find_members
 from .views import make_views
 
-__all__ = ["COMBINATIONS", "EnsembleInferer"]
+__all__ = ["COMBINATIONS", "EnsembleInferer", "first_member"]
 
 
 class EnsembleInferer(Inferer):
@@ -153,6 +153,20 @@ def _logits(probabilities: torch.Tensor, sigmoid: bool) -> torch.Tensor:
 
 COMBINATIONS = {"mean": _average, "logits": _average_logits, "vote": _count}
 """The ways to put outputs together: see `EnsembleInferer`."""
+
+
+def first_member(inferer: Inferer, network: nn.Module) -> Inferer:
+    """What an ensemble applies to each member and view, or the inferer itself; `network` gets the first one's weights.
+
+    Args:
+        inferer: of a bundle's inference.
+        network: of which the members are.
+    """
+    if not isinstance(inferer, EnsembleInferer):
+        return inferer
+    if inferer.members:
+        load_weights(network, inferer.members[0])
+    return inferer.inferer
 
 
 def _like(values: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from .missing import read_missing
 from .page import OPEN_CASES, CaseSection, Page, write_page
 from .planes import draw_planes
 from .queries import describe_queries
+from .scales import draw_scales
 from .tables import COLUMNS, Scores, format_score, mean_dice, read_scores
 from .uncertainty import chart_errors, count_errors, draw_uncertainty
 
@@ -67,6 +68,7 @@ def _section(
     prediction = match_grid(case.prediction, case.affine, study)
     section.attention.extend(draw_attention(case.name, study, reference, prediction))
     section.features.extend(draw_features(case.name, study, reference, prediction))
+    section.scales.extend(draw_scales(case.name, bundle.network, bundle.inferer, study, reference, prediction))
     queries = describe_queries(case.name, bundle.network, bundle.inferer, study, reference, prediction, colours)
     return dataclasses.replace(section, queries=queries)
 

@@ -141,8 +141,8 @@ def _draw(
 
 
 def _name(dataset: SliceDataset, index: int) -> str:
-    case, place = dataset.samples[index]
-    several = sum(number == case for number, _ in dataset.samples) > 1
+    case, _, place = dataset.samples[index]
+    several = sum(number == case for number, *_ in dataset.samples) > 1
     return str(dataset.data[case]["case"]) + (f", slice {place + 1}" if several else "")
 
 

@@ -36,6 +36,7 @@ class CaseSection:
         uncertainty: pictures of entropy, variance and errors, if any.
         attention, features: pictures of the attention map and of the feature map, if any.
         queries: what they say and paint, None where the network has none.
+        scales: pictures of what each scale finds and where it looks, if any.
     """
 
     name: str
@@ -46,6 +47,7 @@ class CaseSection:
     attention: list[Picture] = field(default_factory=list)
     features: list[Picture] = field(default_factory=list)
     queries: QuerySection | None = None
+    scales: list[Picture] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from monai.utils import fall_back_tuple
 from torch import nn
 
 from ..data.labels import REGIONS
-from ..inferers.ensemble import EnsembleInferer
+from ..inferers.ensemble import first_member
 from ..metrics.lesion_table import connected
 from ..networks.transunet3d import TransUNet3D
-from ..weights import load_weights
 from .attention import Study
 from .pictures import Picture
 from .planes import View
@@ -145,10 +144,7 @@ def ask_queries(network: TransUNet3D, inferer: Inferer, image: np.ndarray, centr
         image: (4, X, Y, Z), preprocessed.
         centre: voxel that the window lies around, as far as the image goes.
     """
-    if isinstance(inferer, EnsembleInferer):
-        if inferer.members:
-            load_weights(network, inferer.members[0])
-        inferer = inferer.inferer
+    inferer = first_member(inferer, network)
     shape = image.shape[1:]
     size = _window_size(inferer, shape)
     low = [max(0, min(round(c - s / 2), n - s)) for c, s, n in zip(centre, size, shape, strict=True)]

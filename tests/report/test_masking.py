@@ -25,7 +25,7 @@ HOSTILE = "<script>alert(3)<b>"
 class Held(list):
     """Samples, each with the case and slice that it is of."""
 
-    samples = ((0, 3), (0, 4), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0))
+    samples = ((0, 0, 3), (0, 0, 4), *((number, 0, 0) for number in range(1, 7)))
     data = tuple({"case": f"{HOSTILE}{number}"} for number in range(7))
 
 
