@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 names = ["phantoms", "train_step", "train_options", "kills", "missing_modalities", "cache", "lesion_wise", "fancl_step"]
-names += ["set_matching", "transunet3d_cost"]
+names += ["set_matching", "transunet3d_cost", "msconvlstm_att_cost"]
 commands = [[f"benchmarks.{name}"] for name in names]
 if len(sys.argv) > 1:
     commands.append(["benchmarks.reading", sys.argv[1]])

@@ -1,4 +1,4 @@
-"""What ablations on generated metastases share: their scans and commands, the scores of their rows, and the tables.
+"""What ablations on generated scans share: their scans and commands, the scores of their rows, and the tables.
 
 Each row of a table is a training that differs from the others in a few ids alone, by the commands that users type. Each
 seed has its own training scans; all rows are evaluated on one set of other scans, the same for every seed.
@@ -146,10 +146,15 @@ class Table:
 class Runs:
     """The commands of an ablation, each in a process of its own.
 
+    Attributes:
+        kind: of the lesions in the scans.
+
     Args:
         given: the command line, of `add_arguments` and more.
         root: folder for everything.
     """
+
+    kind = "metastases"
 
     def __init__(self, given: argparse.Namespace, root: Path) -> None:
         self.given, self.root = given, root
@@ -164,12 +169,12 @@ class Runs:
             raise SystemExit(f"{' '.join(line[2:5])} failed: {done.stderr[-2000:]}")
 
     def phantoms(self, name: str, cases: int, seed: int) -> Path:
-        """A set of generated scans with metastases."""
+        """A set of generated scans."""
         folder = self.root / name
         if (folder / "phantoms.json").is_file():
             return folder
         shape = ["--shape", self.given.shape]
-        self.command("phantoms", folder, "--cases", cases, "--seed", seed, "--kind", "metastases", *shape)
+        self.command("phantoms", folder, "--cases", cases, "--seed", seed, "--kind", self.kind, *shape)
         return folder
 
     def partition(self, name: str, **parts: Sequence[str]) -> Path:

@@ -21,7 +21,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, memory
 from common.data.pairs import find_references, pair_label_maps
 from common.data.writing import write_nifti
 from common.metrics.lesion_wise import lesion_wise_scores
@@ -96,11 +96,6 @@ def corners(size: int = 512) -> Maps:
     return prediction, reference
 
 
-def memory(field: str) -> int:
-    """KiB that this process holds (VmRSS) or held at most (VmHWM), as Linux tells."""
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(field))
-
-
 def measure(folder: str, repeats: int, spacing: tuple[float, float, float]) -> tuple[float, float, int]:
     """CPU seconds (median), peak MiB over the maps, and lesions of the region WT of the pair saved in a folder."""
     tiny = np.ones((4, 4, 4), np.uint8)
@@ -115,7 +110,7 @@ def measure(folder: str, repeats: int, spacing: tuple[float, float, float]) -> t
         seconds.append(time.process_time() - started)
         if not repeat:
             peak = memory("VmHWM")
-    return statistics.median(seconds), (peak - held) / 1024, len(scores["WT"].lesions)
+    return statistics.median(seconds), (peak - held) / 2**20, len(scores["WT"].lesions)
 
 
 def row(name: str, maps: Maps, repeats: int = 7, spacing: tuple[float, float, float] = UNIT, script: str = "") -> None:

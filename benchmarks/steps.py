@@ -1,14 +1,13 @@
 """Time and memory of steps: each configuration in processes of its own, those that are compared by turns.
 
-So neither a warm allocator nor a busy neighbour favours one of them. A module that is measured so reads its command
-line by `parse`.
+So neither a warm allocator nor a busy neighbour favours one of them.
+Memory on a CPU is as Linux tells it. A module that is measured so reads its command line by `parse`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from typing import Any, Protocol
 
 import torch
 from monai.inferers import Inferer
+
+from .machine import memory
 
 Plan = dict[str, object]
 
@@ -77,7 +78,7 @@ def resident(device: torch.device) -> int:
     """Peak memory so far in bytes: of the process, or of the tensors on the GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return memory("VmHWM")  # getrusage's goes on from that of the process that started this one
 
 
 def measure(make: Callable[..., Stepper], plan: Plan, steps: int) -> dict[str, list[float]]:
