@@ -5,9 +5,10 @@
 
 Operations are multiplications with additions of one slice; zeros that the attention's keys are padded by don't
 count. Memory of the attention is what a process of its own needs at the peak, beyond inputs and outputs; 30 MiB at 95²
-and 60 MiB at 190² is the limit. The modalities could be computed as groups of each convolution; that is timed beside
-one after another, as they are, without and with the gradients. Then time and memory of a segmentation of `--slices`
-slices and of a training step on them (forward, loss, backward), each in processes of its own.
+and 60 MiB at 190² is the limit. What each modality goes through by itself could be computed as groups of each
+convolution; that is timed beside one after another, as it is, without and with the gradients. Then time and memory of a
+segmentation of `--slices` slices and of a training step on them (forward, loss, backward), each in processes of its
+own.
 
 With `--case`, the folder of a scan, the bundle's inference is timed on it from the prepared volume to logits: many
 slices with brain at once, in half precision, no larger than the brain's box, as it does; the same one after another in
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer, SimpleInferer, SliceInferer
 from monai.losses import DiceLoss
 from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.data.layouts import list_cases
@@ -52,6 +55,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "without SE": {"squeeze": False},
     "one scale": {"features": (32,)},
     "without attention": {"attention_depth": 0},
+    "without averaging": {"average": False},
 }
 
 
@@ -110,21 +114,21 @@ def print_memory() -> None:
 
 
 def print_modalities(size: int, slices: int, rounds: int, device: torch.device) -> None:
-    """Seconds of what is computed most, the convolution of the ConvLSTM's state: modalities apart, and as groups."""
-    groups = nn.Conv2d(4 * 32, 4 * 128, 3, padding=1, groups=4, bias=False).to(device)
-    apart = [nn.Conv2d(32, 128, 3, padding=1, bias=False).to(device) for _ in range(4)]
+    """Seconds of all that the modalities go through by themselves: one after another, and as groups of convolutions."""
     print()
     for training in (False, True):
-        states = torch.randn(slices, 4 * 32, size // 2, size // 2, device=device, requires_grad=training)
+        network = MSConvLSTMAtt().train(training).to(device)
+        branches = [nn.Sequential(*branch).train(training) for branch in network.branches]
+        parameters, buffers = stack_module_state(branches)
+        one = deepcopy(branches[0]).to("meta")
+        grouped = vmap(lambda *state_and_image: functional_call(one, state_and_image[:2], state_and_image[2:]))  # noqa: B023
+        images = torch.randn(4, slices, 1, size, size, device=device)
 
-        def one_after_another(states: torch.Tensor = states) -> list[torch.Tensor]:
-            return [conv(state) for conv, state in zip(apart, states.split(32, dim=1), strict=True)]
+        def one_after_another(branches: list[nn.Sequential] = branches, images: torch.Tensor = images) -> torch.Tensor:
+            return torch.stack([branch(image) for branch, image in zip(branches, images, strict=True)])
 
-        def as_groups(states: torch.Tensor = states) -> list[torch.Tensor]:
-            return [groups(states)]
-
+        calls = {"apart": one_after_another, "groups": partial(grouped, parameters, buffers, images)}
         for amp in (True, False):
-            calls = {"apart": one_after_another, "groups": as_groups}
             ways = {name: partial(_run, call, device, amp, training) for name, call in calls.items()}
             times = seconds(ways, rounds, device)
             told = f"apart {times['apart']:.3f} s, as groups {times['groups'] / times['apart']:.2f} times as long"
@@ -132,12 +136,12 @@ def print_modalities(size: int, slices: int, rounds: int, device: torch.device) 
             print(f"{what}, modalities {told}", flush=True)
 
 
-def _run(call: Callable[[], list[torch.Tensor]], device: torch.device, amp: bool, training: bool) -> None:
+def _run(call: Callable[[], torch.Tensor], device: torch.device, amp: bool, training: bool) -> None:
     """A call, and perhaps its gradients."""
     with torch.autocast(device.type, torch.bfloat16, enabled=amp), torch.set_grad_enabled(training):
         found = call()
     if training:
-        torch.autograd.backward([one.float().sum() for one in found])
+        found.float().sum().backward()
 
 
 def crop_stepper(size: int, slices: int, half: bool, training: bool, device: str) -> CropStepper:

@@ -190,7 +190,9 @@ def check_slices(network: nn.Module, channels: int, crop_size: Sequence[int], cl
     training, name = network.training, type(network).__name__
     try:
         with torch.inference_mode():
-            found = network.eval()(torch.zeros(1, channels, *crop_size, device=next(network.parameters()).device))
+            found = network.eval()(
+                torch.zeros(1, channels, *crop_size, device=next(network.parameters(), torch.empty(0)).device)
+            )
     except InputError:
         raise
     except Exception as error:  # of whatever network_def there is

@@ -44,9 +44,12 @@ class FCN8s(nn.Module):
         self.scores = nn.ModuleList(nn.Conv2d(channels, out_channels, kernel_size=1) for channels in features[2:])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(B, in_channels, H, W) to logits (B, out_channels, H, W); below 32 pixels the image is padded by zeros."""
+        """(B, in_channels, H, W) to logits (B, out_channels, H, W).
+
+        The image is padded by zeros to multiples of 32, so that each stage halves it and no scores are displaced.
+        """
         rows, columns = image.shape[2:]
-        x = F.pad(image, (0, max(0, 32 - columns), 0, max(0, 32 - rows)))
+        x = F.pad(image, (0, -columns % 32, 0, -rows % 32))
         size, maps = x.shape[2:], []
         for stage in self.stages:
             x = stage(x)

@@ -79,7 +79,7 @@ class MSConvLSTMAtt(nn.Module):
 
     What the paper leaves open: 32, 64 and 128 channels a modality, 64 from the single-scale features on; the logits are
     what is averaged, at half the image's size. Modalities are computed one after
-    another: as groups of each convolution they took longer (benchmarks/msconvlstm_att_cost.py).
+    another: on a CPU they took longer as groups of each convolution (benchmarks/msconvlstm_att_cost.py).
 
     Args:
         in_channels: modalities.

@@ -101,14 +101,14 @@ class CropBraind(CropForegroundd):
 
 
 class CropMiddled(CenterSpatialCropd):
-    """Crop to the middle, as MONAI does, and say what is lost of the brain; `Invertd` pastes back.
+    """Crop to the middle, as MONAI does, and say what is lost; `Invertd` pastes back.
 
     Args:
         keys: "image", and perhaps "label", (C, D, H, W).
         roi_size: voxels along each axis; -1 for all.
 
     Raises:
-        CaseError: a part of a lesion is cut away.
+        CaseError: nothing is left of a lesion.
     """
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
@@ -118,15 +118,16 @@ class CropMiddled(CenterSpatialCropd):
         for key in self.key_iterator(cropped):
             lost = sum(sign * int(one[key].ne(0).any(dim=0).sum()) for sign, one in ((1, data), (-1, cropped)))
             size = "×".join(map(str, cropped[key].shape[1:]))
-            if lost and key == "label":
+            if lost and key == "label" and not cropped[key].any():
                 raise CaseError(
                     case,
                     data[key].meta.get("filename_or_obj"),
-                    f"{lost} voxels of the lesion lie outside the middle {size} voxels",
+                    f"the whole lesion lies outside the middle {size} voxels",
                     "give a larger crop_size, or brain_box True",
                 )
             if lost:
+                what = "lesion" if key == "label" else "brain"
                 logger.warning(
-                    "%s: %d voxels of the brain lie outside the middle %s and are left out", case, lost, size
+                    "%s: %d voxels of the %s lie outside the middle %s and are left out", case, lost, what, size
                 )
         return cropped

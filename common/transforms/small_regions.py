@@ -45,7 +45,8 @@ class RemoveSmallComponentsd(MapTransform):
     """Make background of what hangs together, whatever its labels, and is smaller than `minimum`.
 
     Voxels hang together where they share a face, an edge or a corner, in all three directions; so what a network of
-    slices sees in one slice alone goes.
+    slices sees in one slice alone goes. MONAI's `RemoveSmallObjectsd` does the same by a package that nothing else here
+    needs.
 
     Args:
         keys: label maps (1, D, H, W) that know their affine.
@@ -63,6 +64,6 @@ class RemoveSmallComponentsd(MapTransform):
             labels = out[key]
             volume = abs(float(np.linalg.det(np.asarray(labels.affine)[:3, :3])))
             there = labels[0].numpy(force=True) > 0
-            kept = cc3d.dust(there, threshold=self.minimum / volume, connectivity=26)
+            kept = cc3d.dust(there, threshold=round(self.minimum / volume, 3), connectivity=26)
             out[key] = labels * torch.as_tensor(kept, device=labels.device)
         return out

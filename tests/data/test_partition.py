@@ -156,3 +156,9 @@ def test_no_cases_and_repeated_names(tmp_path):
 def test_file_that_cannot_be_written(tmp_path):
     (tmp_path / "a file").touch()
     assert "can't be written" in error_of(cases_of("a", "b", "c"), tmp_path / "a file" / "parts.json")
+
+
+def test_msconvlstm_atts_parts_are_its_papers(repository: Path):
+    config = json.loads((repository / "bundles" / "msconvlstm_att" / "configs" / "train.json").read_text())
+    parts = drawn(cases_of(*(f"BraTS-GLI-{number:05d}-000" for number in range(285))), fractions=config["fractions"])
+    assert [len(parts[part]) for part in PARTS] == [225, 30, 30]

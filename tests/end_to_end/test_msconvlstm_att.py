@@ -287,7 +287,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a middle without the lesion": (
         {"crop_size": [8, 8], "brain_box": False},
-        "voxels of the lesion lie outside the middle 32×8×8 voxels; give a larger crop_size",
+        "the whole lesion lies outside the middle 32×8×8 voxels; give a larger crop_size",
     ),
     "no room for slices": ({"cache_gib": 0}, "cache_gib 0: slices are read from the cache"),
 }

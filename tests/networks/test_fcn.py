@@ -40,8 +40,9 @@ def test_what_it_does_not_take():
         FCN8s(features=(4, 4))
 
 
-def test_small_images_are_padded():
+@pytest.mark.parametrize(("rows", "columns"), [(20, 40), (62, 33)])
+def test_other_sizes_are_padded(rows: int, columns: int):
     network = FCN8s(2, 3, (4, 4, 4, 4, 4)).eval()
-    image = torch.randn(1, 2, 20, 40)
-    padded = torch.cat([image, torch.zeros(1, 2, 12, 40)], dim=2)
-    torch.testing.assert_close(network(image), network(padded)[:, :, :20])
+    image, padded = torch.randn(1, 2, rows, columns), torch.zeros(1, 2, 64, 64)[:, :, : 32 if rows < 32 else 64]
+    padded[:, :, :rows, :columns] = image
+    torch.testing.assert_close(network(image), network(padded)[:, :, :rows, :columns])

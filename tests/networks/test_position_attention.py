@@ -32,8 +32,12 @@ def layer() -> PositionAttention:
     return layer
 
 
-def test_naive_map(layer: PositionAttention):
-    x = torch.randn(2, 16, 9, 7)
+@pytest.mark.parametrize(("channels", "sizes"), [(16, (9, 7)), (64, (31, 33))])
+def test_naive_map(channels: int, sizes: tuple[int, int]):
+    torch.manual_seed(0)
+    layer = PositionAttention(channels)
+    torch.nn.init.constant_(layer.weight, 0.7)
+    x = torch.randn(2, channels, *sizes)
     torch.testing.assert_close(layer(x), naive(layer, x), rtol=1e-5, atol=1e-5)
 
 

@@ -83,7 +83,11 @@ def test_middle(caplog: pytest.LogCaptureFixture):
     np.testing.assert_array_equal(undone.numpy(), expected)
 
 
-def test_lesions_outside_the_middle():
-    told = r"case c, c-seg\.nii: 1 voxels of the lesion lie outside the middle 8×1×6 voxels; give a larger crop_size"
+def test_lesions_outside_the_middle(caplog: pytest.LogCaptureFixture):
+    told = r"case c, c-seg\.nii: the whole lesion lies outside the middle 8×1×6 voxels; give a larger crop_size"
     with pytest.raises(CaseError, match=told):
         CropMiddled(["image", "label"], roi_size=[-1, 1, 6])(item())
+    part = item()
+    part["label"][0, 4, 4, 5] = 1  # stays
+    CropMiddled(["image", "label"], roi_size=[-1, 1, 6])(part)
+    assert "c: 1 voxels of the lesion lie outside the middle 8×1×6 and are left out" in caplog.text

@@ -41,6 +41,16 @@ def test_small_components_become_background(minimum: float, kept: set[str]):
     assert out.dtype == torch.uint8 and torch.equal(out.affine, affine)
 
 
+def test_a_component_as_large_as_the_minimum_stays_in_oblique_scans():
+    angle = 0.3
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:2, :2] = torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    label = torch.zeros(1, 5, 5, 5, dtype=torch.uint8)
+    label[0, 1:3, 1:3, 1:3] = 1
+    label = MetaTensor(label, affine=affine.float().double() * (1 - 1e-7))
+    assert torch.equal(RemoveSmallComponentsd("pred", 8)({"pred": label})["pred"], label)
+
+
 def test_no_components():
     label = MetaTensor(torch.zeros(1, 3, 3, 3, dtype=torch.uint8))
     assert not RemoveSmallComponentsd("pred", 10)({"pred": label})["pred"].any()
