@@ -1,0 +1,1 @@
+"""Bundles as files that work without this project."""
