@@ -61,10 +61,14 @@ def reached(names: Iterable[str], root: Path = _ROOT) -> list[Path]:
 
 
 def required(files: Iterable[Path], root: Path = _ROOT) -> list[str]:
-    """The top-level modules of other packages that these import, wherever in the file; those of Python left out."""
+    """The top-level modules of other packages that these can't do without: not Python's own, nor what they try."""
     found = set()
     for file in files:
-        for node in ast.walk(_tree(root / file)):
+        tree = _tree(root / file)
+        tried = {inner for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+        for node in ast.walk(tree):
+            if node in tried:
+                continue
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
