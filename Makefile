@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env demo test quick lint bench
+.PHONY: env demo test quick lint bench export
 env: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -25,6 +25,9 @@ quick: env
 
 lint: env
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+export: env
+	for bundle in bundles/*/; do $(BIN)/python -m common export $$bundle || exit 1; done
 
 bench: env
 	$(BIN)/python -m benchmarks $(DATASET) $(CHECKPOINT)

@@ -18,6 +18,7 @@ from .data.image_phantoms import make_image_phantoms
 from .data.phantoms import make_phantoms
 from .demo import demo
 from .errors import InputError, exit_in_one_line
+from .export.bundle import export
 from .overrides import stray_word
 from .report.build import report
 from .report.label_efficiency import label_efficiency
@@ -38,6 +39,7 @@ def main() -> None:
         "score": score,
         "label_efficiency": label_efficiency,
         "report": report,
+        "export": export,
         "demo": demo,
     }
     for call in _parse(verbs):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigParser
 
 from ..atomic import whole_file
+from ..checks import check_arguments
 from ..errors import InputError
+from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
+from ..settings import SETTINGS
 from ..weights import load_weights
 from .vendoring import PACKAGE, names_in, reached, required
 
@@ -35,7 +40,7 @@ class _Folders(list[str]):
     """The folders `scripts` of all bundles on sys.path, at any time."""
 
     def __iter__(self) -> Iterator[str]:
-        own = list(super().__iter__())
+        own = [*super().__iter__()]
         others = [str(Path(entry, "scripts")) for entry in sys.path if Path(entry, "scripts").is_dir()]
         return iter([*own, *(other for other in others if other not in own)])
 
@@ -44,85 +49,100 @@ __path__ = _Folders(__path__)
 '''
 
 
-def export(bundle: str, out: str = "dist", checkpoint: str = "") -> None:
+def export(bundle: str, out: str = "dist", checkpoint: str = "", **overrides: Any) -> None:
     """Write a bundle as <out>/<name>_v<version>.zip, which runs where this project isn't installed.
 
     The modules of this project that its configs reach are copied to `scripts/<name>/` and the configs name them there.
-    The same bundle and weights give the same file to the byte.
+    The same bundle, weights and ids give the same file to the byte.
 
     Examples:
         lesion-bundles export cga_unet
-        lesion-bundles export cga_unet --checkpoint runs/cga_unet/model.pt --out dist
+        lesion-bundles export cga_unet --checkpoint runs/cga_unet/model.pt --features "[8,16,32,64]" --resample False
 
     Args:
         bundle: a folder that holds `configs/`, or the name of one of this project's bundles.
         out: folder of the file.
         checkpoint: weights that go along as models/model.pt; by default those at models/model.pt of the bundle, if any.
+        overrides: ids that the weights were trained with, such as `--features "[8,16]"`, and others: in the file they
+            are the defaults of all configs that have them.
 
     Raises:
-        InputError: there is no such bundle, its configs or metadata can't be exported, or the weights aren't its own.
+        InputError: there is no such bundle or id, its configs or metadata can't be exported, or the weights aren't its
+            own.
     """
-    folder = find_bundle(bundle)
-    weights = Path(checkpoint) if checkpoint else folder / "models" / "model.pt"
-    files = files_of(folder)
+    folder = find_bundle(str(bundle))
+    name = folder.resolve().name
+    weights = Path(str(checkpoint)) if checkpoint else folder / "models" / "model.pt"
+    configs = _configs(folder, overrides)
+    files = files_of(folder, configs)
     if checkpoint or weights.is_file():
-        _check_weights(folder, weights)
+        load_weights(ConfigParser(deepcopy(configs["inference"])).get_parsed_content("network_def"), weights)
         files["models/model.pt"] = weights.read_bytes()
-    sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
+    sums = "".join(f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files))
     files["SHA256SUMS"] = sums.encode()
-    version = json.loads(files["configs/metadata.json"])["version"]
-    path = Path(out) / f"{folder.resolve().name}_v{version}.zip"
+    path = Path(str(out)) / f"{name}_v{configs['metadata']['version']}.zip"
     with whole_file(path) as temporary:
-        write_zip(temporary, {f"{folder.resolve().name}/{name}": content for name, content in files.items()})
+        _write_zip(temporary, {f"{name}/{inside}": content for inside, content in files.items()})
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB{'' if 'models/model.pt' in files else ', without weights'}")
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     """Path in the exported bundle → content, but for weights and checksums.
+
+    Args:
+        folder: the bundle's.
+        configs: name → content of its configs.
 
     Raises:
         InputError: see `export`.
     """
     name = folder.resolve().name
-    files: dict[str, bytes] = {}
-    for part in ("configs", "docs", "LICENSE"):
-        paths = sorted(path for path in (folder / part).rglob("*") if path.is_file()) if part != "LICENSE" else [folder / part]
-        files |= {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-    names: set[str] = set()
-    for path in [path for path in files if path.startswith("configs/") and path.endswith(".json")]:
-        names |= {*names_in(json.loads(files[path]))}
-        text = files[path].decode().replace(f'"_target_": "{PACKAGE}.', f'"_target_": "scripts.{name}.')
-        files[path] = text.encode()
-    modules = reached(names)
-    _check_metadata(json.loads(files["configs/metadata.json"]), required(modules), folder)
+    modules = reached(target for config in configs.values() for target in names_in(config))
+    _check_metadata(configs["metadata"], required(modules), folder)
+    own = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".md", ".txt", ".conf")]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*own, folder / "LICENSE"]}
+    for config, content in configs.items():
+        text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+        text = text.replace(f'"_target_": "{PACKAGE}.', f'"_target_": "scripts.{name}.')
+        files[f"configs/{config}.json"] = text.encode()
     files["scripts/__init__.py"] = _SCRIPTS.encode()
-    folders = {module.parent for module in modules if module.name != "__init__.py"}
-    beside = [path for place in folders for path in (_ROOT / place).iterdir() if path.is_file() and path.suffix != ".py"]
-    for path in [*(_ROOT / module for module in modules), *beside]:
+    for path in (*(_ROOT / module for module in modules), *_beside(modules)):
         files[f"scripts/{name}/{path.relative_to(_ROOT).as_posix()}"] = path.read_bytes()
     return files
 
 
-def write_zip(path: Path, files: Mapping[str, bytes]) -> None:
+def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name → content of a bundle's configs, with what is overridden."""
+    configs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "configs").glob("*.json"))}
+    check_arguments(**{id: value for id, value in overrides.items() if id in SETTINGS})
+    for id, value in by_depth(overrides).items():
+        holders = [content for name, content in configs.items() if name != "metadata" and id.split("#")[0] in content]
+        if problems := unknown_ids(ConfigParser((holders or [configs["inference"]])[0]), {id: value}):
+            raise InputError(problems[id])
+        for content in holders:
+            ConfigParser(content)[id] = value
+    return configs
+
+
+def _beside(modules: Sequence[Path]) -> list[Path]:
+    """What lies beside modules that isn't Python, such as a page's template."""
+    folders = {_ROOT / module.parent for module in modules if module.name != "__init__.py"}
+    return [path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+
+
+def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
     """Files by their path in the zip, in order, with one and the same time."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _TIME)
             entry.compress_type, entry.create_system, entry.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
-            archive.writestr(entry, files[name])
+            archive.writestr(entry, files[name], compresslevel=9)
 
 
-def _check_metadata(metadata: Mapping[str, object], modules: list[str], folder: Path) -> None:
+def _check_metadata(metadata: Mapping[str, Any], modules: Sequence[str], folder: Path) -> None:
     """That the packages of these modules are named there."""
-    named = {"monai", "torch", "numpy", *metadata.get("required_packages_version", {})}  # type: ignore[misc, attr-defined]
-    distributions = packages_distributions()
-    missing = [module for module in modules if not named & {name.lower() for name in distributions.get(module, [module])}]
+    named = {"monai", "torch", "numpy", *metadata.get("required_packages_version", {})}
+    of_modules = packages_distributions()
+    missing = [one for one in modules if not named & {name.lower() for name in of_modules.get(one, [one])}]
     if missing:
         raise InputError(f"{folder}/configs/metadata.json: required_packages_version lacks what {missing} come from")
-
-
-def _check_weights(folder: Path, path: Path) -> None:
-    """That they are of the network in the bundle's inference."""
-    parser = ConfigParser()
-    parser.read_config(folder / "configs" / "inference.json")
-    load_weights(parser.get_parsed_content("network_def"), path)

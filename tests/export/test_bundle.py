@@ -1,0 +1,87 @@
+"""Exported bundles: the same to the byte, whole, and with weights of their own or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.errors import InputError
+from common.export.bundle import export
+from common.networks.msconvlstm_att import MSConvLSTMAtt
+
+BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
+NAMES = sorted(path.parents[1].name for path in BUNDLES.glob("*/configs/metadata.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_exports_are_one_and_the_same(name: str, tmp_path: Path):
+    for folder in ("a", "b"):
+        export(name, str(tmp_path / folder))
+    (first,), (second,) = ([*(tmp_path / folder).iterdir()] for folder in ("a", "b"))
+    assert first.name == second.name and first.read_bytes() == second.read_bytes()
+    version = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())["version"]
+    assert first.name == f"{name}_v{version}.zip"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_of_the_package_is_left(name: str, tmp_path: Path):
+    export(name, str(tmp_path))
+    with zipfile.ZipFile(next(tmp_path.glob("*.zip"))) as archive:
+        files = {path.removeprefix(f"{name}/"): archive.read(path) for path in archive.namelist()}
+    configs = [files[path].decode() for path in files if path.startswith("configs/")]
+    assert not [text for text in configs if "common." in text]
+    targets = {target for text in configs for target in re.findall(r'"(scripts\.[\w.]+)"', text)}
+    assert targets
+    for target in targets:
+        _, folder, *module, _ = target.split(".")
+        assert folder == name and f"scripts/{name}/{'/'.join(module)}.py" in files, target
+    assert f"scripts/{name}/__main__.py" not in files and "scripts/__init__.py" in files
+
+
+def test_checksums(tmp_path: Path):
+    export("cga_unet", str(tmp_path))
+    with zipfile.ZipFile(next(tmp_path.glob("*.zip"))) as archive:
+        content = {name.removeprefix("cga_unet/"): archive.read(name) for name in archive.namelist()}
+    lines = dict(line.split("  ")[::-1] for line in content.pop("SHA256SUMS").decode().splitlines())
+    assert lines == {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    assert "models/model.pt" not in lines and "LICENSE" in lines
+
+
+def test_weights_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    torch.save({"model": {"weight": torch.zeros(3)}}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"other\.pt is of another network"):
+        export("mps_ams", str(tmp_path / "out"), checkpoint=str(tmp_path / "other.pt"))
+    with pytest.raises(InputError, match=r"no weights at .*none\.pt"):
+        export("mps_ams", str(tmp_path / "out"), checkpoint=str(tmp_path / "none.pt"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_that_the_weights_were_trained_with(tmp_path: Path):
+    small = {"network_def#features": [4, 4, 8], "network_def#width": 8, "planes": ["coronal"]}
+    network = MSConvLSTMAtt(features=(4, 4, 8), width=8)
+    torch.save({"model": network.state_dict()}, tmp_path / "model.pt")
+    export("msconvlstm_att", str(tmp_path / "out"), str(tmp_path / "model.pt"), **small)
+    with zipfile.ZipFile(next((tmp_path / "out").glob("*.zip"))) as archive:
+        configs = {
+            name: json.loads(archive.read(f"msconvlstm_att/configs/{name}.json")) for name in ("train", "inference")
+        }
+        assert archive.read("msconvlstm_att/models/model.pt") == (tmp_path / "model.pt").read_bytes()
+    for config in configs.values():
+        assert config["network_def"]["features"] == [4, 4, 8] and config["planes"] == ["coronal"]
+    assert configs["train"]["network_def"]["_target_"] == "scripts.msconvlstm_att.networks.msconvlstm_att.MSConvLSTMAtt"
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [({"featurs": [4]}, "unknown id 'featurs'"), ({"amp": "maybe"}, "amp is 'maybe': give")],
+)
+def test_ids_that_there_are_not(ids: dict[str, object], told: str, tmp_path: Path):
+    with pytest.raises(InputError, match=told):
+        export("cga_unet", str(tmp_path / "out"), **ids)
+    assert not (tmp_path / "out").exists()
