@@ -19,6 +19,7 @@ from .data.phantoms import make_phantoms
 from .demo import demo
 from .errors import InputError, exit_in_one_line
 from .export.bundle import export
+from .export.inspection import check
 from .overrides import stray_word
 from .report.build import report
 from .report.label_efficiency import label_efficiency
@@ -39,6 +40,7 @@ def main() -> None:
         "score": score,
         "label_efficiency": label_efficiency,
         "report": report,
+        "check": check,
         "export": export,
         "demo": demo,
     }
