@@ -25,6 +25,10 @@ __all__ = [
 _MOST_ROUNDS = 100
 
 
+def _is_exporting() -> bool:
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
 class Masking(NamedTuple):
     """What `AdaptiveMasking` chose.
 
@@ -138,8 +142,8 @@ def choose_patches(noise: torch.Tensor, count: int, lesion: torch.Tensor | None 
         Which are masked, (B, N), boolean.
     """
     order = noise if lesion is None else noise + ~lesion
-    chosen = order.argsort(dim=1, stable=True)[:, :count]
-    return torch.zeros_like(noise, dtype=torch.bool).scatter_(1, chosen, True)
+    chosen = order.argsort(dim=1)[:, :count]
+    return torch.zeros_like(noise).scatter(1, chosen, 1.0).bool()
 
 
 def lesion_patches(image: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
@@ -165,7 +169,8 @@ def lesion_patches(image: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
         centres = rows.gather(1, starts[:, :, None].expand(-1, -1, rows.shape[2]))
         second = two_means(rows, centres)
     of_second = second.sum(dim=1, keepdim=True)
-    return torch.where(2 * of_second <= second.shape[1], second, ~second & (of_second < second.shape[1]))
+    smaller, some_are_first = 2 * of_second <= second.shape[1], of_second < second.shape[1]
+    return (second & smaller) | (~second & ~smaller & some_are_first)
 
 
 def two_means(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
@@ -188,7 +193,8 @@ def two_means(points: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
         first, last = centres.unbind(dim=1)
         border = (last.square().sum(dim=1) - first.square().sum(dim=1)) / 2
         nearer = (points @ (last - first).unsqueeze(2)).squeeze(2) > border.unsqueeze(1)
-        if number and torch.equal(nearer, second):
+        # An exported network can't tell when to end; further rounds change nothing.
+        if number and not _is_exporting() and torch.equal(nearer, second):
             break
         second = nearer
         count = second.sum(dim=1, keepdim=True)

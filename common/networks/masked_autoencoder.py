@@ -123,7 +123,8 @@ class MaskedAutoencoder(nn.Module):
         """
         self.check(image)
         chosen = self.masking(image, noise)
-        numbers = chosen.masked.byte().argsort(dim=1, stable=True)
+        # Keys of which no two are alike: ONNX has no stable sort.
+        numbers = (chosen.masked * self.tokens + torch.arange(self.tokens, device=image.device)).argsort(dim=1)
         visible, masked = numbers.split([self.tokens - chosen.number, chosen.number], dim=1)
         return Reconstruction(self.decode(self.encode(image, visible), visible, masked), masked)
 
