@@ -66,7 +66,9 @@ def check_settings(
         InputError: all that is wrong, one line each.
         KeyError: a setting that `common.settings.SETTINGS` has no row for.
     """
-    if sys.excepthook is sys.__excepthook__:
+    # Another exported bundle's in the same process knows none of this one's errors.
+    others = getattr(sys.excepthook, "__name__", "") == exit_in_one_line.__name__
+    if others or sys.excepthook is sys.__excepthook__:
         sys.excepthook = exit_in_one_line
     given = {name: value for name, value in {**named, **(settings or {})}.items() if name not in unused}
     problems = [*_problems({"device": device, **given}), *_weights_problems(given)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -20,11 +21,13 @@ from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
 from ..settings import SETTINGS
 from ..weights import load_weights
+from .documents import bill_of_materials, large_files, model_card, requirements
 from .vendoring import PACKAGE, names_in, reached, required
 
 __all__ = ["export", "files_of"]
 
 _ROOT = Path(__file__).resolve().parents[1]
+_IN_PAGES = re.compile(rf"\b{PACKAGE}(\.\w+)+")
 _TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip can tell
 
 # Bundles have their code in folders of their own below `scripts`, the one name that MONAI Label unloads from one bundle
@@ -49,20 +52,25 @@ __path__ = _Folders(__path__)
 '''
 
 
-def export(bundle: str, out: str = "dist", checkpoint: str = "", **overrides: Any) -> None:
+def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: str = "", **overrides: Any) -> None:
     """Write a bundle as <out>/<name>_v<version>.zip, which runs where this project isn't installed.
 
-    The modules of this project that its configs reach are copied to `scripts/<name>/` and the configs name them there.
-    The same bundle, weights and ids give the same file to the byte.
+    The modules of this project that its configs and its page name, and what these import, are copied to
+    `scripts/<name>/` and named there. `requirements.txt` has the packages that it needs, `sbom.cdx.json` is their bill
+    of materials, `README.md` the page as a model hub's card, `SHA256SUMS` has the checksums of all. The same bundle,
+    weights and ids give the same file to the byte.
 
     Examples:
         lesion-bundles export cga_unet
-        lesion-bundles export cga_unet --checkpoint runs/cga_unet/model.pt --features "[8,16,32,64]" --resample False
+        lesion-bundles export cga_unet --checkpoint runs/cga_unet/model.pt --network_def#features "[8,16,32,64]"
+        lesion-bundles export cga_unet --checkpoint model.pt --weights_url https://example.org/cga_unet/model.pt
 
     Args:
         bundle: a folder that holds `configs/`, or the name of one of this project's bundles.
         out: folder of the file.
         checkpoint: weights that go along as models/model.pt; by default those at models/model.pt of the bundle, if any.
+        weights_url: where you put the weights. They are not in the file then, but `large_files.yml` says where they are
+            and what their checksum is, for `python -m monai.bundle download_large_files`.
         overrides: ids that the weights were trained with, such as `--features "[8,16]"`, and others: in the file they
             are the defaults of all configs that have them.
 
@@ -75,9 +83,12 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", **overrides: An
     weights = Path(str(checkpoint)) if checkpoint else folder / "models" / "model.pt"
     configs = _configs(folder, overrides)
     files = files_of(folder, configs)
-    if checkpoint or weights.is_file():
+    if checkpoint or weights_url or weights.is_file():
         load_weights(ConfigParser(deepcopy(configs["inference"])).get_parsed_content("network_def"), weights)
         files["models/model.pt"] = weights.read_bytes()
+    files["sbom.cdx.json"] = bill_of_materials(name, configs["metadata"], files)
+    if weights_url:
+        files["large_files.yml"] = large_files(str(weights_url), files.pop("models/model.pt"))
     sums = "".join(f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files))
     files["SHA256SUMS"] = sums.encode()
     path = Path(str(out)) / f"{name}_v{configs['metadata']['version']}.zip"
@@ -97,10 +108,15 @@ def files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, b
         InputError: see `export`.
     """
     name = folder.resolve().name
-    modules = reached(target for config in configs.values() for target in names_in(config))
+    page = (folder / "docs" / "README.md").read_text(encoding="utf-8")
+    named = [target for config in configs.values() for target in names_in(config)]
+    modules = reached([*named, *(found[0] for found in _IN_PAGES.finditer(page))])
     _check_metadata(configs["metadata"], required(modules), folder)
-    own = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".md", ".txt", ".conf")]
+    own = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".txt", ".conf")]
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*own, folder / "LICENSE"]}
+    page = _IN_PAGES.sub(lambda found: f"scripts.{name}{found[0].removeprefix(PACKAGE)}", page)
+    files |= {"docs/README.md": page.encode(), "README.md": model_card(page)}
+    files["requirements.txt"] = requirements(configs["metadata"])
     for config, content in configs.items():
         text = json.dumps(content, indent=4, ensure_ascii=False) + "\n"
         text = text.replace(f'"_target_": "{PACKAGE}.', f'"_target_": "scripts.{name}.')
