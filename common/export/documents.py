@@ -33,7 +33,6 @@ def packages(metadata: Mapping[str, Any]) -> dict[str, str]:
     return dict(sorted({**own, **metadata.get("required_packages_version", {})}.items()))
 
 
-
 def requirements(metadata: Mapping[str, Any]) -> bytes:
     """`requirements.txt`: what `pip install -r` installs for the bundle to run."""
     return "".join(f"{name}=={version}\n" for name, version in packages(metadata).items()).encode()

@@ -20,23 +20,9 @@ from common.data.image_phantoms import make_image_phantoms
 from common.data.layouts import list_cases
 from common.data.phantoms import make_phantoms
 from common.export.bundle import export
+from tests.export.small import NETWORKS
 
-NAMES = ("cga_unet", "fancl", "mps_ams", "msconvlstm_att", "transunet3d")
-WINDOWS = {"resample": False, "window_size": [16, 16, 16]}
-# What the weights are of, which goes into the exported files.
-NETWORKS: dict[str, dict[str, Any]] = {
-    "cga_unet": {"network_def#features": [8, 8, 8, 8], "resample": False},
-    "fancl": {"features": [4, 8, 8, 8], "attention_patch": [4, 4], "components": "F", **WINDOWS},
-    "mps_ams": {"features": [4, 8, 8, 8, 8], "image_size": [32, 32]},
-    "msconvlstm_att": {
-        **{"network_def#features": [4, 4, 8], "network_def#width": 8},
-        **{"crop_size": [26, 26], "resample": False},
-    },
-    "transunet3d": {
-        **{"features": [4, 8, 8, 8], "encoder_width": 48, "encoder_heads": 4, "encoder_mlp": 96, "queries": 4},
-        **{"variant": "both", "encoder_layers": 1, "decoder_layers": 2, **WINDOWS},
-    },
-}
+NAMES = (*NETWORKS,)
 TRAINING: dict[str, Any] = {"epochs": 1, "val_interval": 1, "num_workers": 0, "fractions": [0.5, 0.25, 0.25]}
 OWN: dict[str, dict[str, Any]] = {
     "cga_unet": {"patch_size": [16, 16, 16], "batch_size": 1},
