@@ -4,8 +4,8 @@
 
 Each network has its bundle's full size, and weights that chance gives. It is exported as
 `python -m monai.bundle onnx_export` does. Times are medians over rounds by turns, of one forward of the shape that the
-table gives: torch in float32, torch under autocast to bfloat16 as the bundles infer, and ONNX Runtime in float32. Beside
-them stands the largest difference of ONNX Runtime's output to torch's in float32.
+table gives: torch in float32, torch under autocast to bfloat16 as the bundles infer, and ONNX Runtime in float32.
+Beside them stands the largest difference of ONNX Runtime's output to torch's in float32.
 """
 
 from __future__ import annotations
