@@ -1,26 +1,22 @@
-"""DICOM images of one frame as grey pictures, and masks of them as DICOM Segmentations."""
+"""DICOM files: whether one is it, its entries and its values, and images of one frame as grey pictures."""
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .. import __version__
-from ..atomic import whole_file
 from ..errors import CaseError
 
 try:
-    import highdicom
+    import highdicom  # noqa: F401  # one extra holds both, and pydicom alone is there for other reasons too
     import pydicom
-    from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
-    from pydicom.sr.coding import Code
     from pydicom.uid import SegmentationStorage
 except ImportError:  # the extra `dicom`
     _INSTALLED = False
@@ -31,17 +27,12 @@ else:
         logging.getLogger(_name).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=rf"{_name}\b")
 
-__all__ = ["DICOM_ENDING", "is_dicom", "read_dicom", "write_segmentation"]
+__all__ = ["DICOM_ENDING", "has_preamble", "is_dicom", "read_dataset", "read_dicom", "read_frames"]
 
 DICOM_ENDING = ".dcm"
 
 _MAGIC_AT, _MAGIC = 128, b"DICM"
-_MAY_BE_EMPTY = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"
-)  # fmt: skip
-_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-_OTHER_FILE = "export it from the archive again, or give it as PNG"
-_SERIES_NUMBER = 1000  # beyond those that scanners give, so that viewers list it last
+_UNPACK = "unpack it with `gdcmconv --raw`, or install what can: pip install python-gdcm"
 
 
 def is_dicom(path: Path | str) -> bool:
@@ -52,10 +43,19 @@ def is_dicom(path: Path | str) -> bool:
     if (path.suffix and not path.suffix[1:].isdigit()) or path.name == "DICOMDIR":
         return False
     try:
-        with open(path, "rb") as file:
-            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+        return has_preamble(path)
     except OSError:
         return False
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file begins as every DICOM file does, whatever its name.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
 
 
 def read_dicom(case: str, path: Path | str) -> np.ndarray:
@@ -75,7 +75,7 @@ def read_dicom(case: str, path: Path | str) -> np.ndarray:
     Raises:
         CaseError: the file is missing or damaged, holds no image or several, or is packed as nothing here can unpack.
     """
-    dataset = _read(case, path)
+    dataset = read_dataset(case, path)
     try:
         _refuse_what_is_no_slice(case, path, dataset)
         return _grey(dataset)
@@ -93,10 +93,8 @@ def _refuse_what_is_no_slice(case: str, path: Path | str, dataset: Any) -> None:
     frames = dataset.get("NumberOfFrames") or 1
     if frames > 1:
         raise CaseError(case, path, f"holds {frames} frames", "save each frame that you want as a file of its own")
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and not _can_unpack(syntax):
-        remedy = "unpack it with `gdcmconv --raw`, or install what can: pip install python-gdcm"
-        raise CaseError(case, path, f"is packed as {syntax.name}, which nothing installed here can unpack", remedy)
+    if (packed := _unknown_packing(dataset)) is not None:
+        raise CaseError(case, path, f"is packed as {packed}, which nothing installed here can unpack", _UNPACK)
 
 
 def _grey(dataset: Any) -> np.ndarray:
@@ -112,93 +110,56 @@ def _grey(dataset: Any) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def write_segmentation(path: Path, mask: np.ndarray, case: str, source: Path | str, algorithm: str, run: str) -> None:
-    """Write what was found in a DICOM image as a DICOM Segmentation of one segment, whole or not at all.
-
-    It refers to the image, lies in its frame of reference where it has one, and tells of its patient and study. It is a
-    new instance, with an identifier and a time of its own, each time that it is written.
+def read_frames(case: str, path: Path | str, what: str) -> np.ndarray:
+    """The values of each frame of a grey DICOM image, rescaled as its frame says.
 
     Args:
-        path: of the file to write.
-        mask: (H, W) of the image's size, 0 or 1.
         case: name, for errors.
-        source: file of the image.
-        algorithm: name of what found it, up to 64 characters.
-        run: tells one run from another; Segmentations of one run, of images of one series, are a series too.
+        path: of the file, which errors don't name, as names in a study may be the patient's.
+        what: the image is, for errors: "slice 7 of series 3".
+
+    Returns:
+        float32 (F, H, W).
 
     Raises:
-        CaseError: the image lacks what a Segmentation must say of it, or has another size.
-        InputError: the folder can't be written to, or the disk is full.
+        CaseError: the image is damaged, holds colours, or is packed as nothing here can unpack.
     """
-    image = _read(case, source, stop_before_pixels=True)
-    content = io.BytesIO()
     try:
-        _check_source(case, source, image, mask)
-        _segmentation(image, mask, algorithm, run).save_as(content)
+        dataset = pydicom.dcmread(path)
+        if (packed := _unknown_packing(dataset)) is not None:
+            raise CaseError(
+                case, None, f"{what} is packed as {packed}, which nothing installed here can unpack", _UNPACK
+            )
+        if dataset.get("PhotometricInterpretation") != "MONOCHROME2":
+            raise CaseError(case, None, f"{what} isn't grey with bright as more (MONOCHROME2)", "choose another series")
+        stored = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
+        frames = [apply_modality_lut(frame, _scaling(dataset, index)) for index, frame in enumerate(stored)]
+        return np.stack(frames).astype(np.float32)
     except (CaseError, MemoryError):
         raise
-    except Exception as error:  # values out of form raise almost anything, with the patient's data in it
-        missing = error.name if isinstance(error, AttributeError) else None
-        if missing is None and "FrameOfReferenceUID" not in image:
-            missing = "FrameOfReferenceUID"  # of the modalities that must have one
-        lack = f" ({missing} is missing)" if missing else ""
-        raise CaseError(case, source, f"a DICOM Segmentation can't refer to it{lack}", _OTHER_FILE) from None
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    except Exception:  # a damaged file makes pydicom raise almost anything, with the patient's data in it
+        raise CaseError(case, None, f"{what} can't be read: it is truncated or damaged", "export it again") from None
 
 
-def _check_source(case: str, source: Path | str, image: Any, mask: np.ndarray) -> None:
-    if mask.shape != (image.get("Rows"), image.get("Columns")):
-        sizes = f"{mask.shape[1]}×{mask.shape[0]} and {image.get('Columns')}×{image.get('Rows')} pixels"
-        raise CaseError(case, source, f"the mask and the image differ in size: {sizes}", "predict this image again")
-    for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if not image.get(name):
-            raise CaseError(case, source, f"lacks {name}, which its mask must refer to", _OTHER_FILE)
+def read_dataset(
+    case: str, path: Path | str, stop_before_pixels: bool = False, tags: Sequence[str] | None = None
+) -> Any:
+    """The file as a pydicom Dataset.
 
+    Args:
+        case: name, for errors.
+        path: of the file.
+        stop_before_pixels: leave out the image itself.
+        tags: entries to read, by their keywords; all without it.
 
-def _segmentation(image: Any, mask: np.ndarray, algorithm: str, run: str) -> Any:
-    """The Segmentation of an image without its pixels."""
-    _leave_out_what_is_out_of_form(image)
-    identification = highdicom.AlgorithmIdentificationSequence(
-        name=algorithm, family=Code("123110", "DCM", "Artificial Intelligence"), version=__version__
-    )
-    lesion = SegmentDescription(
-        segment_number=1,
-        segment_label="Lesion",
-        segmented_property_category=Code("49755003", "SCT", "Morphologically Abnormal Structure"),
-        segmented_property_type=Code("52988006", "SCT", "Lesion"),
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=identification,
-    )
-    segmentation = Segmentation(
-        source_images=[image],
-        pixel_array=mask.astype(np.uint8),
-        segmentation_type="BINARY",
-        segment_descriptions=[lesion],
-        series_instance_uid=pydicom.uid.generate_uid(entropy_srcs=[run, image.SeriesInstanceUID]),
-        series_number=_SERIES_NUMBER,
-        series_description=f"Lesions found by {algorithm}"[:64],
-        sop_instance_uid=highdicom.UID(),
-        instance_number=max(1, int(image.get("InstanceNumber") or 1)),
-        manufacturer="Lesion Bundles",
-        manufacturer_model_name=algorithm,
-        software_versions=__version__,
-        device_serial_number="0",
-        content_label="LESION",
-        omit_empty_frames=False,
-    )
-    if not image.get("SpacingBetweenSlices"):  # one slice doesn't tell, and highdicom says 1 mm
-        for measures in segmentation.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence") or ():
-            measures.pop("SpacingBetweenSlices", None)
-    return segmentation
-
-
-def _read(case: str, path: Path | str, stop_before_pixels: bool = False) -> Any:
-    """The file as a pydicom Dataset."""
+    Raises:
+        CaseError: the file is missing, damaged or no DICOM file; or the packages aren't installed.
+    """
     if not _INSTALLED:
         raise CaseError(case, path, "is a DICOM file, which needs more packages", "pip install -e '.[dicom]'")
     try:
-        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
+        wanted = None if tags is None else list(tags)
+        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, specific_tags=wanted)
     except FileNotFoundError:
         raise CaseError(case, path, "does not exist", "add the file or take the case out") from None
     except pydicom.errors.InvalidDicomError:
@@ -211,41 +172,19 @@ def _read(case: str, path: Path | str, stop_before_pixels: bool = False) -> Any:
         raise CaseError(case, path, "is damaged", "copy or export it again") from None
 
 
-def _can_unpack(syntax: Any) -> bool:
+def _unknown_packing(dataset: Any) -> str | None:
+    """The name of how a dataset's pixels are packed where nothing installed here can unpack them."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
-        return bool(get_decoder(syntax).is_available)
+        return None if syntax is None or get_decoder(syntax).is_available else str(syntax.name)
     except NotImplementedError:
-        return False
+        return str(syntax.name)
 
 
-def _scaling(dataset: Any) -> Any:
+def _scaling(dataset: Any, frame: int = 0) -> Any:
     """What says how stored values become the modality's: the image, or, of an enhanced one, an entry of its frame."""
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        for group in dataset.get(groups) or ():
-            for transformation in group.get("PixelValueTransformationSequence") or ():
-                return transformation
+    own = (dataset.get("PerFrameFunctionalGroupsSequence") or ())[frame : frame + 1]
+    for group in (*own, *(dataset.get("SharedFunctionalGroupsSequence") or ())):
+        for transformation in group.get("PixelValueTransformationSequence") or ():
+            return transformation
     return dataset
-
-
-def _leave_out_what_is_out_of_form(image: Any) -> None:
-    """Leave out what a Segmentation need not say of a patient, a study and a place, where it isn't as it must be.
-
-    Of the place it says all or nothing: a part of it would be written, and couldn't be read again.
-    """
-    forms = {
-        "PatientBirthDate": pydicom.valuerep.DA,
-        "PatientSex": highdicom.PatientSexValues,
-        "StudyDate": pydicom.valuerep.DA,
-        "StudyTime": pydicom.valuerep.TM,
-    }
-    for name in _MAY_BE_EMPTY:
-        try:
-            if value := image.get(name):
-                forms.get(name, str)(value)
-            else:
-                setattr(image, name, None)
-        except ValueError:
-            setattr(image, name, None)
-    if not all(image.get(name) for name in _PLACE):
-        for name in _PLACE:
-            image.pop(name, None)

@@ -15,7 +15,8 @@ from monai.transforms import Orientation
 from PIL import Image
 
 from ..atomic import whole_file
-from ..data.dicom import is_dicom, write_segmentation
+from ..data.dicom import is_dicom
+from ..data.dicom_segmentation import write_segmentation
 from ..data.image_stream import mask_file
 from ..data.pictures import is_picture
 from ..data.stream import CaseStream

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import EnhancedCTImageStorage, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless, SegmentationStorage
+from pydicom.uid import EnhancedCTImageStorage, JPEGBaseline8Bit, MPEG2MPML, RLELossless, SegmentationStorage
 
-from common.data import dicom
-from common.data.dicom import is_dicom, read_dicom, write_segmentation
+from common.data import dicom, dicom_segmentation
+from common.data.dicom import is_dicom, read_dicom
+from common.data.dicom_segmentation import write_segmentation
 from common.errors import CaseError
 from tests.data.dicom_files import FRAME, SERIES, STUDY, ct_file, dicom_file, ultrasound_file, x_ray_file
 
@@ -96,9 +97,9 @@ def test_packed_pixels(tmp_path: Path):
     file.save_as(tmp_path / "jpeg.dcm")
     grey = np.asarray(Image.fromarray(smooth).convert("L"), np.float32)
     assert np.abs(read_dicom("a", tmp_path / "jpeg.dcm") - grey).max() < 6
-    file.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    file.file_meta.TransferSyntaxUID = MPEG2MPML
     file.save_as(tmp_path / "unknown.dcm")
-    assert refusal(tmp_path / "unknown.dcm").startswith("is packed as JPEG Lossless, Non-Hierarchical")
+    assert refusal(tmp_path / "unknown.dcm").startswith("is packed as MPEG2 Main Profile / Main Level")
 
 
 def test_names_of_dicom_files(tmp_path: Path):
@@ -183,7 +184,7 @@ def test_masks_of_nothing_and_of_all(tmp_path: Path, mask: np.ndarray):
             {name: None}
             for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
         ),
-        dict.fromkeys(dicom._MAY_BE_EMPTY),
+        dict.fromkeys(dicom_segmentation._MAY_BE_EMPTY),
         {"PatientSex": "W", "PatientBirthDate": "in spring", "StudyTime": "noon"},
         {"PatientName": "SMITH", "InstanceNumber": -4, "SeriesNumber": None},
     ],
@@ -240,7 +241,8 @@ def test_nothing_of_the_patient_is_logged(tmp_path: Path):
     ct_file(tmp_path / "a.dcm", GREY, PatientName="SMITH", PatientBirthDate="in spring", PatientID="x" * 99)
     code = f"""
 import logging, numpy, pathlib
-from common.data.dicom import read_dicom, write_segmentation
+from common.data.dicom import read_dicom
+from common.data.dicom_segmentation import write_segmentation
 logging.basicConfig(level=logging.DEBUG)
 source = pathlib.Path({str(tmp_path)!r}, "a.dcm")
 write_segmentation(source.parent / "out.dcm", numpy.zeros((5, 7), numpy.uint8), "a", source, "finder", "run")
