@@ -17,6 +17,7 @@ from .data.describe import data
 from .data.image_phantoms import make_image_phantoms
 from .data.phantoms import make_phantoms
 from .demo import demo
+from .dicom_cases import dicom_in, dicom_seg
 from .errors import InputError, exit_in_one_line
 from .export.bundle import export
 from .export.inspection import check
@@ -37,6 +38,8 @@ def main() -> None:
         "phantoms": make_phantoms,
         "image_phantoms": make_image_phantoms,
         "data": data,
+        "dicom_in": dicom_in,
+        "dicom_seg": dicom_seg,
         "score": score,
         "label_efficiency": label_efficiency,
         "report": report,

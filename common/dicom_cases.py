@@ -1,0 +1,268 @@
+"""From a DICOM study to a case that all bundles take, and from the label map of that case back to DICOM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import SpatialResample
+from nibabel.affines import apply_affine
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from . import __version__
+from .atomic import check_writable, write_text
+from .data.case_files import stem
+from .data.dicom_rules import find_channels, kind_of
+from .data.dicom_segmentation import SEGMENTS, write_regions
+from .data.dicom_study import Series, Study, open_study, select_series
+from .data.dicom_volume import Place, locate, read_volume
+from .data.labels import CHANNELS
+from .data.nifti_file import AFFINE_TOLERANCE, times
+from .data.reading import read_label_map
+from .data.writing import write_nifti
+from .errors import CaseError, InputError
+from .running import find_bundle
+
+__all__ = ["dicom_in", "dicom_seg"]
+
+logger = logging.getLogger(__name__)
+
+_LEAST_BACKGROUND = 0.3  # of a brain alone, in the box that scans have, it is about 0.8
+_LEAST_COVERED = 0.5
+_RECORD = "dicom.json"
+
+
+def dicom_in(
+    study: str,
+    out: str,
+    case: str | None = None,
+    grid: str = "t1c",
+    t1n: str | int | None = None,
+    t1c: str | int | None = None,
+    t2w: str | int | None = None,
+    t2f: str | int | None = None,
+    study_number: int | None = None,
+) -> None:
+    """Turn the MR study of a brain into a case that all bundles take: <out>/<case>/<case>-t1n.nii.gz, -t1c, -t2w, -t2f.
+
+    The four series are recognised, and resampled to the voxels of one of them; all must be of one frame of reference.
+    <out>/<case>/dicom.json says which series became what, by their UIDs.
+
+    Examples:
+        lesion-bundles dicom_in STUDY --out cases
+        lesion-bundles dicom_in study.zip --out cases --case patient-7 --t1c 9
+
+    Args:
+        study: folder or zip of DICOM files; folders in it are searched too.
+        out: folder for cases, which is a --dataset_dir.
+        case: name for the case; without it "study-" and a number that is made of the study's UID.
+        grid: whose voxels all four get: t1n, t1c, t2w or t2f.
+        t1n: number of the series that is T1 without contrast, where it isn't recognised.
+        t1c: likewise, T1 with contrast.
+        t2w: likewise, T2.
+        t2f: likewise, FLAIR.
+        study_number: which study is meant where there are several; by date, the earliest is 1.
+    """
+    if grid not in CHANNELS:
+        raise InputError(f"--grid {grid}: is no modality; give one of {', '.join(CHANNELS)}")
+    if case is not None and (not (case := str(case)) or "/" in case or case.startswith(".")):
+        raise InputError(f"--case {case}: can't be a folder's name; give another")
+    check_writable(Path(out))
+    with open_study(study, study_number) as opened:
+        name = case or f"study-{hashlib.sha256(opened.uid.encode()).hexdigest()[:10]}"
+        folder = Path(out) / name
+        _refuse_other_study(folder, name, opened)
+        series = find_channels(opened, {"t1n": t1n, "t1c": t1c, "t2w": t2w, "t2f": t2f})
+        places = {channel: locate(name, opened.path, found) for channel, found in series.items()}
+        _refuse_unaligned(name, opened, series, places, grid)
+        target = places[grid]
+        volumes, background = {}, 1.0
+        for channel, found in series.items():
+            volume = read_volume(name, opened.path, found)
+            background = min(background, float((volume == 0).mean()))
+            volumes[channel] = _on_grid(volume, places[channel], target)
+            how = "as it is" if _is_same(places[channel], target) else f"resampled to the voxels of {grid}"
+            print(f"{channel}: {found}, {how}")
+    for channel, voxels in volumes.items():
+        write_nifti(folder / f"{name}-{channel}.nii.gz", voxels, target.affine)
+    _write_record(folder / _RECORD, opened, series, places, grid)
+    print(f"{folder} is written; --dataset_dir {out} takes it")
+    if background < _LEAST_BACKGROUND:
+        logger.warning(
+            "case %s: the skull seems to be there: in one series %.0f%% of the voxels are 0, of a brain alone more than "
+            "%.0f%% are; the networks expect brains alone, so take it off before inference, e.g. by HD-BET or "
+            "SynthStrip, with one mask for all four files",
+            *(name, 100 * background, 100 * _LEAST_BACKGROUND),
+        )
+
+
+def _refuse_other_study(folder: Path, name: str, study: Study) -> None:
+    """Raise a CaseError where a folder is there already and is not this study's."""
+    if not folder.exists():
+        return
+    try:
+        same = json.loads((folder / _RECORD).read_text())["study"] == study.uid
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise CaseError(name, folder, "is there already, of another study", "give another --case or --out")
+
+
+def _refuse_unaligned(
+    name: str, study: Study, series: Mapping[str, Series], places: Mapping[str, Place], grid: str
+) -> None:
+    """Raise an InputError where series lie in other frames of reference than the grid's, or elsewhere in it."""
+    target, problems = places[grid], []
+    for channel, place in places.items():
+        covered = _covered(place, target)
+        if place.frame_of_reference != target.frame_of_reference:
+            reason = (
+                f"{channel}, {series[channel]}, and {grid}, {series[grid]}, are of different frames of reference: "
+                "nothing says that they are aligned"
+            )
+            remedy = "register them (e.g. by ANTs or elastix), look at the result, and give NIfTI files"
+            problems.append(CaseError(name, study.path, reason, remedy))
+        elif not covered:
+            reason = f"{channel}, {series[channel]}, lies beside {grid}, {series[grid]}"
+            problems.append(CaseError(name, study.path, reason, "choose other series"))
+        elif covered < _LEAST_COVERED:
+            logger.warning(
+                "case %s: %s, %s, covers %.0f%% of %s, and is 0 elsewhere",
+                *(name, channel, series[channel], 100 * covered, grid),
+            )
+    if problems:
+        raise InputError(*map(str, problems))
+
+
+def _covered(place: Place, target: Place) -> float:
+    """The share of a grid that lies inside another, told by 16 × 16 × 16 of its points."""
+    points = np.stack(np.meshgrid(*(np.linspace(0, size - 1, 16) for size in target.shape)), axis=-1).reshape(-1, 3)
+    inside = apply_affine(np.linalg.inv(place.affine) @ target.affine, points)
+    return float(((inside >= -0.5) & (inside <= np.asarray(place.shape) - 0.5)).all(axis=1).mean())
+
+
+def _is_same(place: Place, target: Place) -> bool:
+    return place.shape == target.shape and np.allclose(place.affine, target.affine, rtol=0, atol=AFFINE_TOLERANCE)
+
+
+def _on_grid(voxels: np.ndarray, place: Place, target: Place) -> np.ndarray:
+    """Voxels (X, Y, Z) at a place resampled to another, linearly; 0 outside of what they cover."""
+    if _is_same(place, target):
+        return voxels
+    image = MetaTensor(np.ascontiguousarray(voxels)[None], affine=torch.from_numpy(place.affine))
+    resampled = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=np.float64)(
+        image, dst_affine=torch.from_numpy(target.affine), spatial_size=target.shape
+    )
+    return resampled[0].numpy().astype(np.float32)
+
+
+def _write_record(
+    path: Path, study: Study, series: Mapping[str, Series], places: Mapping[str, Place], grid: str
+) -> None:
+    """Write which series became what. It holds no more of the study than UIDs and the series' numbers."""
+    record = {
+        "study": study.uid,
+        "frame_of_reference": places[grid].frame_of_reference,
+        "grid": grid,
+        "series": {
+            channel: {
+                "series": found.uid,
+                "number": found.name,
+                "slices": found.slices,
+                "resampled": not _is_same(places[channel], places[grid]),
+            }
+            for channel, found in series.items()
+        },
+        "version": __version__,
+    }
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def dicom_seg(
+    label_map: str, study: str, bundle: str, out: str, series: str | int | None = None, study_number: int | None = None
+) -> None:
+    """Write the label map that a bundle made of a study's case as a DICOM Segmentation that refers to its series.
+
+    The series is the one on whose voxels the label map lies: that of the case's grid, which is the T1c unless told.
+
+    Examples:
+        lesion-bundles dicom_seg eval/study-12ab.nii.gz STUDY cga_unet --out seg.dcm
+
+    Args:
+        label_map: NIfTI file of what the bundle found in the case that `dicom_in` made.
+        study: folder or zip of the DICOM files that `dicom_in` was given.
+        bundle: name of the bundle (cga_unet), or its folder; its name and version are written.
+        out: DICOM file to write.
+        series: number of the series to refer to, where several have the label map's voxels.
+        study_number: which study is meant where there are several; by date, the earliest is 1.
+    """
+    metadata = json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text())
+    case = stem(label_map)
+    label, affine, _ = read_label_map({"case": case, "label": label_map})
+    segments = _segments(bundle, metadata)
+    if unknown := sorted(set(np.unique(label).tolist()) - {0, *segments}):
+        raise CaseError(
+            case, label_map, f"holds {unknown[0]}, which {bundle} doesn't tell", "name the bundle that made it"
+        )
+    with open_study(study, study_number) as opened:
+        found, place, frames = _find_grid(case, label_map, label, affine, opened, series)
+        write_regions(Path(out), frames, case, opened, found, place, segments, metadata["name"], metadata["version"])
+    print(f"{out} is written; it refers to {found}")
+
+
+def _segments(bundle: str, metadata: Mapping[str, Any]) -> dict[int, str]:
+    """Label value → its name, as a bundle's metadata has it."""
+    names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    segments = {int(value): str(name) for value, name in names.items() if value != "0"}
+    if unknown := [name for name in segments.values() if name not in SEGMENTS]:
+        raise InputError(f"{bundle}: there is no DICOM code for its {unknown[0]!r}, only for {', '.join(SEGMENTS)}")
+    return segments
+
+
+def _find_grid(
+    case: str, path: str, label: np.ndarray, affine: np.ndarray, study: Study, chosen: str | int | None
+) -> tuple[Series, Place, np.ndarray]:
+    """The series that has the label map's voxels, where it lies, and the label map (columns, rows, slices) on it.
+
+    Raises:
+        CaseError: none has, or several have and the T1c isn't one of them.
+    """
+    fitting = []
+    for series in [select_series(study, chosen, "--series")] if chosen is not None else study.series:
+        try:
+            place = locate(case, study.path, series)
+        except CaseError:
+            if chosen is not None:
+                raise
+            continue
+        turned = _turned(label, affine, place)
+        if turned is not None:
+            fitting.append((series, place, turned))
+    first = [item for item in fitting if kind_of(item[0]) == "t1c"] if len(fitting) > 1 else fitting
+    if len(first) == 1:
+        return first[0]
+    if fitting:
+        several = ", ".join(str(series) for series, _, _ in fitting)
+        raise CaseError(case, path, f"its voxels are those of {several}", "choose with --series NUMBER")
+    among = ", ".join(map(str, study.series)) if chosen is None else f"series {chosen}"
+    reason = f"{times(label.shape)} voxels that are those of none of {among}"
+    raise CaseError(
+        case, path, reason, "give the label map of the case that dicom_in made of this study, and that study"
+    )
+
+
+def _turned(label: np.ndarray, affine: np.ndarray, place: Place) -> np.ndarray | None:
+    """A label map with its axes flipped and swapped so that it lies as a series does; None where it doesn't."""
+    between = io_orientation(np.linalg.inv(place.affine) @ affine)
+    if np.isnan(between).any():
+        return None
+    turned = apply_orientation(label, between)
+    moved = Place(place.frames, turned.shape, affine @ inv_ornt_aff(between, label.shape), place.frame_of_reference)
+    return turned if _is_same(moved, place) else None
