@@ -96,8 +96,8 @@ def dicom_in(
     print(f"{folder} is written; --dataset_dir {out} takes it")
     if background < _LEAST_BACKGROUND:
         logger.warning(
-            "case %s: the skull seems to be there: in one series %.0f%% of the voxels are 0, of a brain alone more than "
-            "%.0f%% are; the networks expect brains alone, so take it off before inference, e.g. by HD-BET or "
+            "case %s: the skull seems to be there: in one series %.0f%% of the voxels are 0, of a brain alone more "
+            "than %.0f%% are; the networks expect brains alone, so take it off before inference, e.g. by HD-BET or "
             "SynthStrip, with one mask for all four files",
             *(name, 100 * background, 100 * _LEAST_BACKGROUND),
         )
@@ -156,11 +156,16 @@ def _on_grid(voxels: np.ndarray, place: Place, target: Place) -> np.ndarray:
     """Voxels (X, Y, Z) at a place resampled to another, linearly; 0 outside of what they cover."""
     if _is_same(place, target):
         return voxels
-    image = MetaTensor(np.ascontiguousarray(voxels)[None], affine=torch.from_numpy(place.affine))
-    resampled = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=np.float64)(
-        image, dst_affine=torch.from_numpy(target.affine), spatial_size=target.shape
-    )
-    return resampled[0].numpy().astype(np.float32)
+    affine, grid = torch.from_numpy(place.affine), torch.from_numpy(target.affine)
+
+    def resampled(values: np.ndarray, mode: str, padding_mode: str) -> np.ndarray:
+        resample = SpatialResample(mode, padding_mode, align_corners=False, dtype=np.float64)
+        image = MetaTensor(np.ascontiguousarray(values)[None], affine=affine)
+        return resample(image, dst_affine=grid, spatial_size=target.shape)[0].numpy().astype(np.float32)
+
+    # The outer halves of the first and last slices are theirs too; with zeros beyond their middle they would fade.
+    covered = resampled(np.ones(voxels.shape, np.float32), "nearest", "zeros")
+    return resampled(voxels, "bilinear", "border") * covered
 
 
 def _write_record(

@@ -87,14 +87,12 @@ _WEIGHTINGS: Rules = (
     ("t1", lambda s: s.has(repetition=(4, 1000), echo=(0.5, 25)) and not s.inversion),
 )
 
-_AGENT = "contrast|gd|gado[a-z]*|c|ce|km|kontrast[a-z]*|enhanced"
+_AGENT = "contrast|gd|gad[a-z]*|c|ce|km|kontrast[a-z]*|enhanced"
 _WITHOUT = _word(
     rf"(w ?/? ?o|without|ohne|no|non)[ _-]*({_AGENT})|w/o|ohne|pre([ _-]*({_AGENT}))?"
     "|nativ[a-z]*|plain|unenhanced|nc|t1n|c ?-"
 )
-_WITH = _word(
-    rf"{_AGENT}|gad|post|pg|t1(w|wi)?(c|ce|gd|km|post)|dotarem|gadavist|gadovist|magnevist|multihance|prohance|clariscan"
-)
+_WITH = _word(rf"{_AGENT}|post|pg|t1(w|wi)?(c|ce|gd|km|post)|dotarem|magnevist|multihance|prohance|clariscan")
 
 
 def _contrast(facts: _Facts) -> bool | None:

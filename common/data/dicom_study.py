@@ -30,10 +30,10 @@ _ENCRYPTED = 1
 _PREAMBLE = 132
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "StudyDate",
-    "StudyTime", "Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "SequenceName", "InstanceNumber",
+    "StudyTime", "Modality", "SeriesNumber", "SeriesDescription", "ProtocolName", "InstanceNumber",
     "ImageType", "ScanningSequence", "ContrastBolusAgent", "ContrastBolusAgentSequence", "AcquisitionContrast",
     "EchoPulseSequence", "EchoTime", "RepetitionTime", "InversionTime", "Rows", "Columns", "NumberOfFrames",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SharedFunctionalGroupsSequence",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 # Words of descriptions that are shown; all others may be a name.
@@ -193,7 +193,8 @@ def _headers(path: Path, folder: Path) -> list[Any]:
         try:
             header = read_dataset("", file, stop_before_pixels=True, tags=_TAGS)
             identity = str(header.get("SOPInstanceUID") or file)
-            list(header.values())  # decodes what is read only when asked for, and may fail then
+            for _ in header:  # an entry is decoded when it is asked for, and may fail then
+                pass
         except CaseError as error:
             raise InputError(f"{path}: {which} {error.reason}; {error.remedy}") from None
         except Exception:

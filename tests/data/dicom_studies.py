@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, generate_uid
 
@@ -20,7 +21,7 @@ PATIENT = {
     "AccessionNumber": "ACC0815",
     "StudyDate": "20240102",
     "StudyTime": "030405",
-    "StudyID": "",
+    "StudyID": "1",
     "InstitutionName": "Hospital Secretstead",
     "ReferringPhysicianName": "Quackenbush^Quentin",
     "PatientComments": "burned in",
@@ -57,9 +58,9 @@ def uid(*names: object) -> str:
 
 
 def values_at(points: np.ndarray, number: int) -> np.ndarray:
-    """What series `number` measures at points (…, 3) in mm, LPS: linear, so that resampling is exact; 0 outside a box."""
+    """What series `number` measures at points (…, 3) in mm, LPS: linear, so that resampling is exact."""
     x, y, z = np.moveaxis(np.asarray(points, float), -1, 0)
-    return np.round(400 + 100 * number + 4 * x + 8 * y + 12 * z).astype(np.int16)
+    return np.round(1000 + 100 * number + 4 * x + 8 * y + 12 * z).astype(np.int16)
 
 
 def slices_of(
@@ -68,7 +69,7 @@ def slices_of(
     spacing: tuple[float, float, float],
     origin: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (S, 3) of slices, shape (rows, columns, slices), and the points (S, rows, columns, 3) of their pixels."""
+    """Positions (S, 3) of slices and points (S, rows, columns, 3) of their pixels; shape (rows, columns, slices)."""
     right, down = np.asarray(orientation[:3], float), np.asarray(orientation[3:], float)
     positions = np.asarray(origin, float) + np.outer(np.arange(shape[2]) * spacing[2], np.cross(right, down))
     i, j = np.arange(shape[0]) * spacing[0], np.arange(shape[1]) * spacing[1]
@@ -85,6 +86,7 @@ def mr_series(
     origin: Sequence[float] = (-15, -14, -12),
     study: str = "one",
     values: np.ndarray | None = None,
+    each: Callable[[int], dict[str, Any]] = lambda index: {},
     **entries: Any,
 ) -> list[Path]:
     """Writes a series of single slices, shape (rows, columns, slices), and returns its files in order of the slices."""
@@ -92,10 +94,7 @@ def mr_series(
     values = values_at(points, number) if values is None else values
     files = []
     for index, position in enumerate(positions):
-        given = {name: value[index] if isinstance(value, list) and name.endswith("Patient") else value
-                 for name, value in entries.items()}  # fmt: skip
-        path = folder / f"Planted_{number}" / f"Planted_{number}_{index:03d}.dcm"
-        files.append(dicom_file(path, values[index], **(_common(number, study) | {
+        place = {
             "SOPClassUID": MRImageStorage,
             "SOPInstanceUID": uid(study, number, index),
             "InstanceNumber": index + 1,
@@ -103,8 +102,10 @@ def mr_series(
             "ImageOrientationPatient": list(orientation),
             "PixelSpacing": list(spacing[:2]),
             "SliceThickness": spacing[2],
-        } | given)))  # fmt: skip
-        _plant(files[-1])
+        }
+        path = folder / f"Planted_{number}" / f"Planted_{number}_{index:03d}.dcm"
+        files.append(dicom_file(path, values[index], **(_common(number, study) | place | entries | each(index))))
+    _plant(files[0])
     return files
 
 
@@ -135,8 +136,6 @@ def _common(number: int, study: str) -> dict[str, Any]:
 
 def _plant(path: Path) -> None:
     """Add private entries with the patient's name, which scanners burn in."""
-    import pydicom
-
     file = pydicom.dcmread(path)
     block = file.private_block(0x0029, "PRIVATE PLANTED", create=True)
     block.add_new(0x10, "LO", "private Planted Petronella")
@@ -187,7 +186,7 @@ def mr_study(folder: Path, study: str = "one", without: Sequence[int] = (), **en
     """Writes a study: a localizer, T1, T2, FLAIR and diffusion of axial slices, and T1c of sagittal ones."""
     for number in SERIES:
         if number not in without:
-            place = {"shape": (12, 14, 10), "orientation": SAGITTAL, "spacing": (2, 2, 2), "origin": (-9, -13, 10)}
+            place = {"shape": (12, 14, 10), "orientation": SAGITTAL, "spacing": (2, 2, 2), "origin": (9, -13, 10)}
             few = {"shape": (8, 8, 3)} if number == 1 else {}
             mr_series(folder, number, study=study, **(place if number == 6 else few), **entries)
     return folder

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import EnhancedCTImageStorage, JPEGBaseline8Bit, MPEG2MPML, RLELossless, SegmentationStorage
+from pydicom.uid import MPEG2MPML, EnhancedCTImageStorage, JPEGBaseline8Bit, RLELossless, SegmentationStorage
 
 from common.data import dicom, dicom_segmentation
 from common.data.dicom import is_dicom, read_dicom
