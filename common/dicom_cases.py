@@ -74,14 +74,14 @@ def dicom_in(
         raise InputError(f"--grid {grid}: is no modality; give one of {', '.join(CHANNELS)}")
     if case is not None and (not (case := str(case)) or "/" in case or case.startswith(".")):
         raise InputError(f"--case {case}: can't be a folder's name; give another")
-    check_writable(Path(out))
-    with open_study(study, study_number) as opened:
+    with open_study(str(study), study_number) as opened:
         name = case or f"study-{hashlib.sha256(opened.uid.encode()).hexdigest()[:10]}"
-        folder = Path(out) / name
+        folder = Path(str(out)) / name
         _refuse_other_study(folder, name, opened)
         series = find_channels(opened, {"t1n": t1n, "t1c": t1c, "t2w": t2w, "t2f": t2f})
         places = {channel: locate(name, opened.path, found) for channel, found in series.items()}
         _refuse_unaligned(name, opened, series, places, grid)
+        check_writable(folder.parent)
         target = places[grid]
         volumes, background = {}, 1.0
         for channel, found in series.items():
@@ -90,9 +90,10 @@ def dicom_in(
             volumes[channel] = _on_grid(volume, places[channel], target)
             how = "as it is" if _is_same(places[channel], target) else f"resampled to the voxels of {grid}"
             print(f"{channel}: {found}, {how}")
+    # The record first: it tells whose the folder is, should this be stopped and run again.
+    _write_record(folder / _RECORD, opened, series, places, grid)
     for channel, voxels in volumes.items():
         write_nifti(folder / f"{name}-{channel}.nii.gz", voxels, target.affine)
-    _write_record(folder / _RECORD, opened, series, places, grid)
     print(f"{folder} is written; --dataset_dir {out} takes it")
     if background < _LEAST_BACKGROUND:
         logger.warning(
@@ -159,7 +160,7 @@ def _on_grid(voxels: np.ndarray, place: Place, target: Place) -> np.ndarray:
     affine, grid = torch.from_numpy(place.affine), torch.from_numpy(target.affine)
 
     def resampled(values: np.ndarray, mode: str, padding_mode: str) -> np.ndarray:
-        resample = SpatialResample(mode, padding_mode, align_corners=False, dtype=np.float64)
+        resample = SpatialResample(mode, padding_mode, align_corners=False, dtype=np.float32)
         image = MetaTensor(np.ascontiguousarray(values)[None], affine=affine)
         return resample(image, dst_affine=grid, spatial_size=target.shape)[0].numpy().astype(np.float32)
 
@@ -209,6 +210,7 @@ def dicom_seg(
         study_number: which study is meant where there are several; by date, the earliest is 1.
     """
     metadata = json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text())
+    label_map = str(label_map)
     case = stem(label_map)
     label, affine, _ = read_label_map({"case": case, "label": label_map})
     segments = _segments(bundle, metadata)
@@ -216,9 +218,11 @@ def dicom_seg(
         raise CaseError(
             case, label_map, f"holds {unknown[0]}, which {bundle} doesn't tell", "name the bundle that made it"
         )
-    with open_study(study, study_number) as opened:
+    with open_study(str(study), study_number) as opened:
         found, place, frames = _find_grid(case, label_map, label, affine, opened, series)
-        write_regions(Path(out), frames, case, opened, found, place, segments, metadata["name"], metadata["version"])
+        write_regions(
+            Path(str(out)), frames, case, opened, found, place, segments, metadata["name"], metadata["version"]
+        )
     print(f"{out} is written; it refers to {found}")
 
 
@@ -246,6 +250,8 @@ def _find_grid(
         except CaseError:
             if chosen is not None:
                 raise
+            continue
+        if series.headers[0].get("Modality") == "SEG":  # an earlier one, put beside its series
             continue
         turned = _turned(label, affine, place)
         if turned is not None:

@@ -166,7 +166,7 @@ def test_series_that_are_not_aligned(edited: Callable[..., Path], tmp_path: Path
     )
     assert "nothing says that they are aligned; register them" in said
     assert "t2f, series 4 (t2 flair tra, 8 slices), lies beside t1c" in said
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_series_that_covers_little(edited: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -174,6 +174,8 @@ def test_a_series_that_covers_little(edited: Callable[..., Path], tmp_path: Path
     mr_series(copy, 3, shape=(14, 12, 2), origin=(-15, -14, -6))
     dicom_in(str(copy), str(tmp_path / "out"), t2w=3)
     assert "t2w, series 3 (t2 tse tra, 2 slices), covers 25% of t1c, and is 0 elsewhere" in caplog.text
+    (listed,) = list_cases(tmp_path / "out")
+    assert 0.2 < (np.asarray(nibabel.load(listed["image"][2]).dataobj) != 0).mean() < 0.3
 
 
 def test_nothing_is_written_where_a_slice_is_damaged(edited: Callable[..., Path], tmp_path: Path):
@@ -302,6 +304,30 @@ def test_series_of_one_grid(edited: Callable[..., Path], tmp_path: Path):
     )
     dicom_seg(str(path), str(copy), "cga_unet", str(tmp_path / "seg.dcm"), series=3)
     assert referred() == uid("one", 3)
+
+
+def test_a_segmentation_beside_its_series_is_none_of_them(edited: Callable[..., Path], case: Path, tmp_path: Path):
+    copy, (path, label) = edited(6), label_of(case)
+    for number in (6, 7):  # neither is recognised, and only one lies where the label map does
+        place = {
+            "shape": (12, 14, 10),
+            "orientation": SAGITTAL,
+            "spacing": (2, 2, 2),
+            "origin": (9 + number - 6, -13, 10),
+        }
+        mr_series(copy, number, SeriesDescription="Planted", RepetitionTime=None, **place)
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.ones_like(label), image.affine), tmp_path / "b.nii.gz")
+    for name in ("first", "second"):
+        dicom_seg(str(tmp_path / "b.nii.gz"), str(copy), "mps_ams", str(copy / f"{name}.dcm"))
+    found = highdicom.seg.segread(copy / "second.dcm")
+    assert found.ReferencedSeriesSequence[0].SeriesInstanceUID == uid("one", 6)
+    dicom_in(str(copy), str(tmp_path / "cases"), t1c=6)
+
+
+def test_a_study_given_as_a_folder_of_cases(study: Path):
+    with pytest.raises(InputError, match="holds DICOM files; make cases of its studies: lesion-bundles dicom_in STUDY"):
+        list_cases(study)
 
 
 def conformity(path: Path) -> list[str]:

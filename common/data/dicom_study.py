@@ -162,7 +162,8 @@ def _refuse_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     # zipfile gives no more bytes of a member than its header says, so that the sum is a bound.
     size = sum(member.file_size for member in members)
     if size > _MOST_BYTES or len(members) > _MOST_FILES:
-        much = f"{size / 2**30:.0f} GiB in {len(members)} files, more than {_MOST_BYTES // 2**30} GiB or {_MOST_FILES}"
+        limits = f"{_MOST_BYTES // 2**30} GiB or {_MOST_FILES} files"
+        much = f"{size / 2**30:.0f} GiB in {len(members)} files, more than {limits}"
         raise InputError(f"{path}: would unpack to {much}; unpack the study that you want and give its folder")
     for member in members:
         name = PurePosixPath(member.filename.replace("\\", "/"))

@@ -130,6 +130,10 @@ def recognise(folder: Path | str) -> Layout:
         )
     if not found and broken:
         raise broken[0]
+    if not found and not files and any(any(folder.glob(f"{'*/' * depth}*.dcm")) for depth in range(4)):
+        raise InputError(
+            f"{folder}: holds DICOM files; make cases of its studies: lesion-bundles dicom_in STUDY --out DIR"
+        )
     if not found and not files:
         raise InputError(f"{folder}: holds no .nii or .nii.gz file; give the folder that holds the cases")
     if not found:

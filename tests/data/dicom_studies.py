@@ -158,16 +158,16 @@ def enhanced_series(folder: Path, number: int, order: Sequence[int], study: str 
     shared = item(
         PixelMeasuresSequence=[item(PixelSpacing=list(spacing[:2]), SliceThickness=spacing[2])],
         PlaneOrientationSequence=[item(ImageOrientationPatient=list(given["orientation"]))],
-        PixelValueTransformationSequence=[item(RescaleSlope=2, RescaleIntercept=-100, RescaleType="US")],
     )
     frames = [
         item(
+            PixelValueTransformationSequence=[item(RescaleSlope=2, RescaleIntercept=-2 * index, RescaleType="US")],
             PlanePositionSequence=[item(ImagePositionPatient=[float(p) for p in positions[index]])],
             FrameContentSequence=[item(StackID="1", InStackPositionNumber=index + 1, DimensionIndexValues=[index + 1])],
         )
         for index in order
     ]
-    stored = ((values[list(order)] + 100) // 2).astype(np.uint16)
+    stored = (values[list(order)] // 2 + np.reshape(order, (-1, 1, 1))).astype(np.uint16)
     path = folder / f"Planted_{number}.dcm"
     entries = _common(number, study) | {
         "SOPClassUID": EnhancedMRImageStorage,

@@ -67,8 +67,8 @@ def test_phantoms_then_data(command: Command, tmp_path: Path):
         (("data", "nowhere"), "error: nowhere: is no folder"),
         (("dicom_in", "nowhere", "--out=x"), "error: nowhere: does not exist; give a folder or zip of DICOM files"),
         (
-            ("dicom_seg", "nowhere.nii", "study", "cga_unet", "--out=x"),
-            "error: case nowhere, nowhere.nii: does not exist",
+            ("dicom_seg", "no.nii", "study", "cga_unet", "--out=x"),
+            "error: case no, no.nii: does not exist; add the file",
         ),
         (("phantoms", "x", "--layout=brats"), "error: "),
         (("image_phantoms", "x", "xray"), "error: kind of image 'xray' is not known; choose one of ultrasound, ct"),
