@@ -325,6 +325,22 @@ def test_a_segmentation_beside_its_series_is_none_of_them(edited: Callable[..., 
     dicom_in(str(copy), str(tmp_path / "cases"), t1c=6)
 
 
+def test_series_that_lack_what_need_not_be_said(edited: Callable[..., Path], case: Path, tmp_path: Path):
+    copy, (path, label) = edited(6), label_of(case)
+    place = {"shape": (12, 14, 10), "orientation": SAGITTAL, "spacing": (2, 2, 2), "origin": (9, -13, 10)}
+    empty = {"SliceThickness": None, "PatientID": None, "PatientSex": "W", "StudyTime": "noon", "StudyID": None}
+    files = mr_series(copy, 6, **place, **empty)
+    dicom_seg(str(path), str(copy), "cga_unet", str(tmp_path / "seg.dcm"))
+    expect_label(tmp_path / "seg.dcm", label, nibabel.load(path).affine)
+    for file in files:
+        content = pydicom.dcmread(file)
+        del content.SOPClassUID
+        content.save_as(file)
+    said = refusal(dicom_seg, path, copy, "cga_unet", tmp_path / "none.dcm")
+    assert "a DICOM Segmentation can't refer to it (SOPClassUID is missing); export series 6" in said
+    assert not any(secret in said.replace(str(copy), "").lower() for secret in SECRETS)
+
+
 def test_a_study_given_as_a_folder_of_cases(study: Path):
     with pytest.raises(InputError, match="holds DICOM files; make cases of its studies: lesion-bundles dicom_in STUDY"):
         list_cases(study)

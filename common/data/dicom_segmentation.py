@@ -171,7 +171,10 @@ def write_regions(
         CaseError: the series lacks what a Segmentation must say of it.
         InputError: the folder can't be written to, or the disk is full.
     """
-    images = [read_dataset(case, header.filename, stop_before_pixels=True) for header in series.headers]
+    try:
+        images = [read_dataset(case, header.filename, stop_before_pixels=True) for header in series.headers]
+    except CaseError as error:  # without the file's name, which may be the patient's
+        raise CaseError(case, study.path, f"a file of {series} {error.reason}", error.remedy) from None
     frames = np.zeros(label.shape[::-1], np.uint8)
     sources = [images[index] for index, _ in place.frames]
     if len(images) == 1:  # of several frames, in the file's own order
