@@ -20,7 +20,7 @@ from .demo import demo
 from .dicom_cases import dicom_in, dicom_seg
 from .errors import InputError, exit_in_one_line
 from .export.bundle import export
-from .export.inspection import check
+from .export.checking import check
 from .overrides import stray_word
 from .report.build import report
 from .report.label_efficiency import label_efficiency

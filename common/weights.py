@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,13 @@ import torch
 from torch import nn
 
 from .errors import InputError
+
+try:
+    import safetensors
+except ImportError:  # the extra `export`
+    _SAFETENSORS = False
+else:
+    _SAFETENSORS = True
 
 __all__ = ["load_weights", "no_weights", "read_facts", "read_state", "read_weights"]
 
@@ -22,7 +30,8 @@ def read_weights(
 
     Args:
         network: what the weights must be of.
-        path: a state dict, or `{"model": state dict}` with anything plain beside it, written by `torch.save`.
+        path: a state dict, or `{"model": state dict}` with anything plain beside it, written by `torch.save`; or a
+            file of safetensors.
         trained_with: id of a setting → value that the weights must have been trained with, where the file says it:
             what changes a network's output and no tensor's shape. "task" is no setting, but what a network was trained
             for where that isn't in its shape.
@@ -83,6 +92,8 @@ def _facts(content: Any) -> dict[str, Any]:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise InputError(no_weights(path))
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -92,6 +103,18 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:  # damaged files make torch raise almost anything
         raise InputError(f"{path} is damaged or no checkpoint: get it again, or train again") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The state and, where the file's metadata has it, what it was trained with: JSON under that name."""
+    if not _SAFETENSORS:
+        raise InputError(f"{path} needs one more package: pip install safetensors")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("trained_with", "{}"))
+            return {"model": {name: file.get_tensor(name) for name in file.keys()}, "trained_with": facts}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(f"{path} is damaged or no file of safetensors: get it again") from error
 
 
 def load_weights(network: nn.Module, path: Path | str, trained_with: Mapping[str, Any] | None = None) -> None:

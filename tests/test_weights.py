@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from common.errors import InputError
 from common.weights import load_weights, read_facts, read_weights
@@ -99,3 +100,21 @@ def test_facts_are_what_the_file_says(tmp_path: Path, network: torch.nn.Module):
         torch.save(content, path)
         assert read_facts(path) == facts
         load_weights(network, path)
+
+
+def test_safetensors(tmp_path: Path, network: torch.nn.Module):
+    other = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.GroupNorm(1, 2))
+    path = tmp_path / "model.safetensors"
+    save_file(other.state_dict(), path, {"trained_with": '{"variant": "both"}'})
+    load_weights(network, path, {"variant": "both"})
+    assert torch.equal(network[0].weight, other[0].weight) and read_facts(path) == {"variant": "both"}
+    with pytest.raises(InputError, match=r"was trained with variant 'both': say --variant 'both'"):
+        load_weights(network, path, {"variant": "encoder"})
+    save_file({"0.weight": torch.zeros(3)}, path)
+    assert read_facts(path) == {}
+    with pytest.raises(InputError, match=r"model\.safetensors is of another network"):
+        load_weights(network, path)
+    for content in (path.read_bytes()[:20], b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"model\.safetensors is damaged or no file of safetensors"):
+            load_weights(network, path)

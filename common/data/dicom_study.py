@@ -9,24 +9,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..archives import open_archive
 from ..errors import CaseError, InputError
 from .dicom import has_preamble, read_dataset
 
 __all__ = ["Series", "Study", "open_study", "select_series"]
 
-_MOST_BYTES = 16 * 2**30
-_MOST_FILES = 100_000
-_ENCRYPTED = 1
 _PREAMBLE = 132
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "StudyDate",
@@ -134,45 +130,15 @@ def open_study(path: Path | str, number: int | None = None) -> Iterator[Study]:
 
 def _unpack(path: Path, folder: Path) -> None:
     """Unpack the DICOM files of a zip under names that are numbers, so that no name of a member counts for anything."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
-            _refuse_members(path, members)
-            for index, member in enumerate(members):
-                with archive.open(member) as packed:
-                    if member.filename.startswith("__MACOSX/") or Path(member.filename).name == "DICOMDIR":
-                        continue
-                    if (start := packed.read(_PREAMBLE))[-4:] == b"DICM" or member.filename.lower().endswith(".dcm"):
-                        with open(folder / f"{index:06d}.dcm", "wb") as file:
-                            file.write(start)
-                            shutil.copyfileobj(packed, file)
-    except InputError:
-        raise
-    except zipfile.BadZipFile as error:
-        if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":
-            raise InputError(f"{path}: is a truncated or damaged zip; copy or export it again") from error
-        raise InputError(f"{path}: is neither a folder nor a zip; give the study's folder or zip") from error
-    except (zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: is a damaged zip, or packed as can't be unpacked here; unpack it first") from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be unpacked ({error.strerror}); free some space or set TMPDIR") from error
-
-
-def _refuse_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    # zipfile gives no more bytes of a member than its header says, so that the sum is a bound.
-    size = sum(member.file_size for member in members)
-    if size > _MOST_BYTES or len(members) > _MOST_FILES:
-        limits = f"{_MOST_BYTES // 2**30} GiB or {_MOST_FILES} files"
-        much = f"{size / 2**30:.0f} GiB in {len(members)} files, more than {limits}"
-        raise InputError(f"{path}: would unpack to {much}; unpack the study that you want and give its folder")
-    for member in members:
-        name = PurePosixPath(member.filename.replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-            raise InputError(
-                f"{path}: a file's name in the zip leads out of its folder; don't trust it, export it again"
-            )
-        if member.flag_bits & _ENCRYPTED:
-            raise InputError(f"{path}: is encrypted; unpack it with its password and give the folder")
+    with open_archive(path) as archive:
+        for index, member in enumerate(member for member in archive.infolist() if not member.is_dir()):
+            with archive.open(member) as packed:
+                if member.filename.startswith("__MACOSX/") or Path(member.filename).name == "DICOMDIR":
+                    continue
+                if (start := packed.read(_PREAMBLE))[-4:] == b"DICM" or member.filename.lower().endswith(".dcm"):
+                    with open(folder / f"{index:06d}.dcm", "wb") as file:
+                        file.write(start)
+                        shutil.copyfileobj(packed, file)
 
 
 def _headers(path: Path, folder: Path) -> list[Any]:

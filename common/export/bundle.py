@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import zipfile
@@ -12,6 +13,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
 from ..atomic import whole_file
@@ -20,7 +22,8 @@ from ..errors import InputError
 from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
 from ..settings import SETTINGS
-from ..weights import load_weights
+from ..weights import load_weights, read_state
+from .checking import SUMS
 from .documents import bill_of_materials, large_files, model_card, requirements
 from .vendoring import PACKAGE, names_in, reached, required
 
@@ -68,7 +71,8 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     Args:
         bundle: a folder that holds `configs/`, or the name of one of this project's bundles.
         out: folder of the file.
-        checkpoint: weights that go along as models/model.pt; by default those at models/model.pt of the bundle, if any.
+        checkpoint: weights (.pt or .safetensors) that go along as models/model.pt; by default those at models/model.pt
+            of the bundle, if any.
         weights_url: where you put the weights. They are not in the file then, but `large_files.yml` says where they are
             and what their checksum is, for `python -m monai.bundle download_large_files`.
         overrides: ids that the weights were trained with, such as `--features "[8,16]"`, and others: in the file they
@@ -84,13 +88,12 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     configs = _configs(folder, overrides)
     files = files_of(folder, configs)
     if checkpoint or weights_url or weights.is_file():
-        load_weights(ConfigParser(deepcopy(configs["inference"])).get_parsed_content("network_def"), weights)
-        files["models/model.pt"] = weights.read_bytes()
+        files["models/model.pt"] = _weights(weights, configs["inference"])
     files["sbom.cdx.json"] = bill_of_materials(name, configs["metadata"], files)
     if weights_url:
         files["large_files.yml"] = large_files(str(weights_url), files.pop("models/model.pt"))
     sums = "".join(f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files))
-    files["SHA256SUMS"] = sums.encode()
+    files[SUMS] = sums.encode()
     path = Path(str(out)) / f"{name}_v{configs['metadata']['version']}.zip"
     with whole_file(path) as temporary:
         _write_zip(temporary, {f"{name}/{inside}": content for inside, content in files.items()})
@@ -125,6 +128,17 @@ def files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, b
     for path in (*(_ROOT / module for module in modules), *_beside(modules)):
         files[f"scripts/{name}/{path.relative_to(_ROOT).as_posix()}"] = path.read_bytes()
     return files
+
+
+def _weights(path: Path, config: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint as `models/model.pt`, the one form that all who serve bundles read."""
+    load_weights(ConfigParser(deepcopy(dict(config))).get_parsed_content("network_def"), path)
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    state, facts = read_state(path)
+    content = io.BytesIO()
+    torch.save({"model": state, "trained_with": facts}, content)
+    return content.getvalue()
 
 
 def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

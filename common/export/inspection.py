@@ -17,78 +17,26 @@ from monai.bundle import ConfigParser
 from ..errors import InputError, describe_cause
 from .vendoring import PACKAGE
 
-__all__ = ["check", "findings"]
+__all__ = ["TRUSTED", "findings"]
 
 TRUSTED = ("ignite", "itk", "math", "monai", "nibabel", "numpy", "torch")
 """Packages whose functions a config may call; a bundle's own code is in `scripts`, this project's in its package."""
 
 # What these packages have that runs code it is given, or fetches some.
 _RUNS_CODE = (
-    *(
-        "torch.load",
-        "torch.hub",
-        "torch.package",
-        "torch.jit.load",
-        "torch.utils.cpp_extension",
-        "torch.utils.model_zoo",
-    ),
-    *("torch.ops", "torch.classes", "torch.distributed.run", "torch.distributed.launch", "torch.serialization"),
-    *(
-        "numpy.load",
-        "numpy.f2py",
-        "numpy.ctypeslib",
-        "numpy.distutils",
-        "monai.bundle",
-        "monai.apps",
-        "monai.utils.module",
-    ),
-    *("monai.auto3dseg", "monai.fl", "monai.data.torchscript_utils"),
-)
+    "torch.load", "torch.hub", "torch.package", "torch.jit.load", "torch.utils.cpp_extension",
+    "torch.utils.model_zoo", "torch.ops", "torch.classes", "torch.distributed.run", "torch.distributed.launch",
+    "torch.serialization", "numpy.load", "numpy.f2py", "numpy.ctypeslib", "numpy.distutils", "monai.bundle",
+    "monai.apps", "monai.utils.module", "monai.auto3dseg", "monai.fl", "monai.data.torchscript_utils"
+)  # fmt: skip
 _BUILTINS = {
-    *(
-        "abs",
-        "all",
-        "any",
-        "bool",
-        "dict",
-        "enumerate",
-        "float",
-        "int",
-        "isinstance",
-        "len",
-        "list",
-        "max",
-        "min",
-        "range",
-    ),
-    *("round", "set", "sorted", "str", "sum", "tuple", "zip", "True", "False", "None"),
-}
+    "abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "max", "min",
+    "range", "round", "set", "sorted", "str", "sum", "tuple", "zip", "True", "False", "None"
+}  # fmt: skip
 # Of modules that aren't trusted as a whole.
 _ALLOWED = {"os.environ.get", "sys.path.insert(0, bundle_root)"}
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 _ARGUMENTS = r"\(\s*(sys\.(stdout|stderr)\s*,?)?\s*\)|\{\s*\}"
-
-
-def check(bundle: str) -> None:
-    """Say what the configs of a bundle would run that is neither of the field's packages nor the bundle's own code.
-
-    Nothing of the bundle is run or imported. Its own code, in `scripts`, isn't read: who runs a bundle trusts that.
-
-    Examples:
-        lesion-bundles check downloaded/some_bundle
-
-    Args:
-        bundle: the folder that holds `configs/`.
-
-    Raises:
-        InputError: each thing found, one line each; or there is no such folder.
-    """
-    folder = Path(str(bundle))
-    found = [*findings(folder)]
-    if found:
-        raise InputError(*found)
-    code = len([*folder.glob("scripts/**/*.py")])
-    print(f"{folder}: its configs run nothing but {', '.join(TRUSTED)} and its own code ({code} files in scripts)")
 
 
 def findings(folder: Path) -> Iterator[str]:
@@ -221,9 +169,7 @@ def _outermost(tree: ast.AST) -> Iterator[ast.Name | ast.Attribute]:
 def _of_name(name: str, told: str) -> Iterator[str]:
     """`told`, unless a dotted name is of a trusted package, and of nothing in it that runs other code."""
     root, *parts = name.split(".")
-    if root in ("scripts", PACKAGE) or not parts:
-        if root not in TRUSTED and not parts and name != name.strip():
-            yield told
+    if root in ("scripts", PACKAGE) or not parts:  # without a dot it is one of MONAI's own
         return
     if root not in TRUSTED or any(name == one or name.startswith(f"{one}.") for one in _RUNS_CODE):
         yield told

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.data import dicom, dicom_study
+from common import archives
+from common.data import dicom
 from common.data.dicom_rules import find_channels
 from common.data.dicom_study import open_study
 from common.data.dicom_volume import read_volume
@@ -98,7 +99,7 @@ def test_zips_that_cannot_be_unpacked(study: Path, tmp_path: Path, monkeypatch: 
     assert refusal(tmp_path / "secret.zip").startswith("is encrypted")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.dcm", bytes(5 * 2**20))
-    monkeypatch.setattr(dicom_study, "_MOST_BYTES", 4 * 2**20)
+    monkeypatch.setattr(archives, "MOST_BYTES", 4 * 2**20)
     assert refusal(tmp_path / "bomb.zip").startswith("would unpack to 0 GiB in 1 files, more than")
 
 

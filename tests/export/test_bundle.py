@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import zipfile
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from safetensors.torch import save_file
 
 from common.errors import InputError
 from common.export.bundle import export
@@ -75,6 +80,39 @@ def test_ids_that_the_weights_were_trained_with(tmp_path: Path):
     for config in configs.values():
         assert config["network_def"]["features"] == [4, 4, 8] and config["planes"] == ["coronal"]
     assert configs["train"]["network_def"]["_target_"] == "scripts.msconvlstm_att.networks.msconvlstm_att.MSConvLSTMAtt"
+
+
+def test_safetensors_become_what_all_servers_read(tmp_path: Path):
+    network = MSConvLSTMAtt(features=(4, 4, 8), width=8)
+    save_file(network.state_dict(), tmp_path / "m.safetensors", {"trained_with": '{"planes": ["axial"]}'})
+    ids = {"network_def#features": [4, 4, 8], "network_def#width": 8}
+    for folder in ("a", "b"):
+        export("msconvlstm_att", str(tmp_path / folder), str(tmp_path / "m.safetensors"), **ids)
+    (first,), (second,) = ([*(tmp_path / folder).iterdir()] for folder in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as archive, archive.open("msconvlstm_att/models/model.pt") as file:
+        content = torch.load(io.BytesIO(file.read()), weights_only=True)
+    assert content["trained_with"] == {"planes": ["axial"]}
+    for name, value in network.state_dict().items():
+        assert torch.equal(content["model"][name], value)
+
+
+def test_what_goes_along(tmp_path: Path):
+    export("msconvlstm_att", str(tmp_path))
+    with zipfile.ZipFile(next(tmp_path.glob("*.zip"))) as archive:
+        files = {path.removeprefix("msconvlstm_att/"): archive.read(path).decode() for path in archive.namelist()}
+    metadata = json.loads(files["configs/metadata.json"])
+    packages = dict(line.split("==") for line in files["requirements.txt"].splitlines())
+    assert packages["torch"] == metadata["pytorch_version"] and packages["pillow"]
+    bill = json.loads(files["sbom.cdx.json"])
+    assert {one["name"]: one["version"] for one in bill["components"]} == packages
+    assert bill["metadata"]["component"]["version"] == metadata["version"] and "serialNumber" not in bill
+    assert not JsonStrictValidator(SchemaVersion.V1_6).validate_str(files["sbom.cdx.json"])
+    _, header, card = files["README.md"].split("---\n", 2)
+    assert yaml.safe_load(header)["library_name"] == "monai" and card.lstrip() == files["docs/README.md"]
+    # The page names a network that no config does.
+    assert "scripts.msconvlstm_att.networks.fcn.FCN8s" in card and "common." not in card
+    assert "class FCN8s" in files["scripts/msconvlstm_att/networks/fcn.py"]
 
 
 @pytest.mark.parametrize(
