@@ -61,11 +61,14 @@ def reached(names: Iterable[str], root: Path = _ROOT) -> list[Path]:
 
 
 def required(files: Iterable[Path], root: Path = _ROOT) -> list[str]:
-    """The top-level modules of other packages that these can't do without: not Python's own, nor what they try."""
+    """The top-level modules of other packages that these can't do without: not Python's own, nor what they try.
+
+    Tried is what is imported inside `try`, or a `with` that suppresses what fails.
+    """
     found = set()
     for file in files:
         tree = _tree(root / file)
-        tried = {inner for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+        tried = {inner for node in ast.walk(tree) if isinstance(node, ast.Try | ast.With) for inner in ast.walk(node)}
         for node in ast.walk(tree):
             if node in tried:
                 continue
