@@ -70,7 +70,7 @@ class LoadLesiond(MapTransform):
     is lesion.
 
     Args:
-        keys: entries to read, each a list of paths; an empty one is no lesion anywhere.
+        keys: entries to read, each a path, or a list of paths; an empty list is no lesion anywhere.
         image: the entry that they belong to, already loaded.
 
     Raises:
@@ -89,7 +89,7 @@ class LoadLesiond(MapTransform):
             case = str(data.get("case", "?"))
             if data.get(key) is None:
                 raise CaseError(case, None, f"no {key}", "give one, or leave the case out")
-            paths = data[key]
+            paths = [data[key]] if isinstance(data[key], str) else data[key]
             shape = tuple(image.shape[1:])
             if all(map(is_picture, paths)) and shape[0] == 1:
                 lesion = read_mask(case, paths, shape[1:])[None]

@@ -143,6 +143,14 @@ def test_probabilities_are_no_mask(tmp_path: Path, value: float):
         LoadLesiond()(LoadSlicesd()({"case": "a", "image": image, "label": [mask]}))
 
 
+def test_one_mask_needs_no_list(volume):
+    """As MONAI Label's datastore has it."""
+    case = volume[0]
+    (mask,) = case["label"]
+    listed, alone = (steps()({**case, "label": label})["label"] for label in ([mask], mask))
+    np.testing.assert_array_equal(alone, listed)
+
+
 def test_slices_of_other_planes_and_of_a_range(volume, tmp_path: Path):
     case, voxels, lesion = volume
 
