@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env demo test quick lint bench export
+.PHONY: env demo test quick lint bench export label-env label-test
 env: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -28,6 +28,17 @@ lint: env
 
 export: env
 	for bundle in bundles/*/; do $(BIN)/python -m common export $$bundle || exit 1; done
+
+# MONAI Label, in an environment of its own: what it needs doesn't go with what this project needs.
+label-env: .venv-label/installed
+
+.venv-label/installed: apps/requirements.txt apps/requirements-alone.txt
+	$(PYTHON) -m venv .venv-label
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check -r apps/requirements.txt
+	.venv-label/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r apps/requirements-alone.txt && touch $@
+
+label-test: env label-env
+	$(BIN)/python -m pytest -m label
 
 bench: env
 	$(BIN)/python -m benchmarks $(DATASET) $(CHECKPOINT)
