@@ -263,7 +263,8 @@ class LesionBundles(MONAILabelApp):
     def on_init_complete(self) -> None:
         """The server is about to listen."""
         app = sys.modules[_SERVER].app
-        app.middleware_stack = RequestBodyLimitMiddleware(app.middleware_stack, max_body_size=self.limit)
+        app.user_middleware.clear()  # which let any page of the web read the answers
+        app.middleware_stack = RequestBodyLimitMiddleware(app.build_middleware_stack(), max_body_size=self.limit)
         super().on_init_complete()
 
     @contextmanager

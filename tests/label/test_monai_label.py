@@ -346,6 +346,12 @@ def test_weights_of_another_bundle_that_came_later(server: Server, app: Path, tm
     np.testing.assert_array_equal(server.infer("fancl", "plain", tmp_path / "after.nii.gz").get_fdata(), before)
 
 
+def test_a_page_of_the_web(server: Server):
+    """A browser gives it no answer of a server that doesn't allow it by name."""
+    answer = server.ask("GET", "info/", headers={"Origin": "https://page.example"})
+    assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
+
+
 def zeros() -> Iterator[bytes]:
     """Of a file in a form, without an end to the form."""
     yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="zeros.nii"\r\n\r\n'
