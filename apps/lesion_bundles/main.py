@@ -289,11 +289,12 @@ class LesionBundles(MONAILabelApp):
 
     def _expect_image(self, image: str, datastore: Datastore) -> None:
         """Let it be one of the datastore, or one that was sent, and not too large."""
-        file = datastore.get_image_uri(image) or image
-        places = [self.studies, tempfile.gettempdir(), self.sessions().store_path]
-        if not os.path.exists(file) or not any(Path(file).resolve().is_relative_to(Path(p).resolve()) for p in places):
-            raise HTTPException(404, f"no image {image!r} in the datastore")
-        if (size := unpacked_size(file)) > self.limit:
+        file = datastore.get_image_uri(image)
+        if not file:
+            sent = [Path(tempfile.gettempdir()), *([Path(self.sessions().store_path)] if self.sessions() else [])]
+            if not os.path.exists(image) or not any(Path(image).resolve().is_relative_to(p.resolve()) for p in sent):
+                raise HTTPException(404, f"no image {image!r} in the datastore")
+        if (size := unpacked_size(file or image)) > self.limit:
             raise HTTPException(413, f"{image}: {size >> 20} MiB unpacked, the limit is {self.limit >> 20}")
 
     def infer(self, request: Request, datastore: Datastore | None = None) -> dict[str, Any]:

@@ -474,7 +474,7 @@ def test_a_corrected_label(server: Server, corrected: dict[str, Path], tmp_path:
 def test_better_weights_are_served(server: Server, corrected: dict[str, Path], tmp_path: Path):
     """Of two trainings at once the second is refused, and inference goes on."""
     before = server.infer("cga_unet", "third", tmp_path / "before.nii.gz").get_fdata()
-    assert server.ask("POST", "train/cga_unet", json={"max_epochs": 4, "val_split": 0.3}).status_code == 200
+    assert server.ask("POST", "train/cga_unet", json={"max_epochs": 10, "val_split": 0.3}).status_code == 200
     server.wait_until(lambda: server.ask("GET", "train/").json()["status"] == "RUNNING", 30)
     second = server.ask("POST", "train/fancl", json={"max_epochs": 1})
     assert second.status_code == 429 and "Train Task is Already Running" in second.json()["detail"]
