@@ -52,7 +52,8 @@ def test_packages_of_others(tmp_path: Path):
         tmp_path,
         {
             "a.py": "import os.path\nimport torch.nn\nfrom monai.bundle import run\nfrom . import b\n",
-            "b.py": "try:\n    import pydicom\nexcept ImportError:\n    pass\nwith suppress(ImportError):\n    import highdicom\n\n\ndef f():\n    import scipy\n",
+            "b.py": "try:\n    import pydicom\nexcept ImportError:\n    pass\n"
+            "with suppress(ImportError):\n    import highdicom\n\n\ndef f():\n    import scipy\n",
         },
     )
     assert required(reached(["common.a.x"], root), root) == ["monai", "scipy", "torch"]
