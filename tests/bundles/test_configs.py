@@ -141,7 +141,7 @@ def test_versions_move_together(name: str):
     metadata = load(name, "metadata")
     assert metadata["version"] in metadata["changelog"]
     pinned = dict(
-        line.split("==")
+        line.lower().split("==")
         for line in (BUNDLES.parent / "constraints.txt").read_text().splitlines()
         if "==" in line and not line.startswith("#")
     )
