@@ -115,8 +115,8 @@ def files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, b
     named = [target for config in configs.values() for target in names_in(config)]
     modules = reached([*named, *(found[0] for found in _IN_PAGES.finditer(page))])
     _check_metadata(configs["metadata"], required(modules), folder)
-    own = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".txt", ".conf")]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*own, folder / "LICENSE"]}
+    own = [*folder.glob("docs/*.txt"), *folder.glob("configs/*.conf"), folder / "LICENSE"]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in own}
     page = _IN_PAGES.sub(lambda found: f"scripts.{name}{found[0].removeprefix(PACKAGE)}", page)
     files |= {"docs/README.md": page.encode(), "README.md": model_card(page)}
     files["requirements.txt"] = requirements(configs["metadata"])
@@ -155,9 +155,16 @@ def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, 
 
 
 def _beside(modules: Sequence[Path]) -> list[Path]:
-    """What lies beside modules that isn't Python, such as a page's template."""
+    """The files beside modules that aren't Python, such as a page's template, and that these name, or one another."""
     folders = {_ROOT / module.parent for module in modules if module.name != "__init__.py"}
-    return [path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+    others = [path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py"]
+    found: list[Path] = []
+    texts = [(_ROOT / module).read_text(encoding="utf-8") for module in modules]
+    while texts:
+        named = [path for path in others if path not in found and any(f'"{path.name}"' in text for text in texts)]
+        texts = [path.read_text(encoding="utf-8") for path in named]
+        found += named
+    return found
 
 
 def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:

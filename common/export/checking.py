@@ -5,28 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..archives import open_archive
 from ..errors import InputError
 from ..weights import read_state
-from .inspection import TRUSTED, findings
+from .inspection import findings
 
 __all__ = ["SUMS", "check"]
 
 SUMS = "SHA256SUMS"
+_PROGRAMS = (".so", ".pyc", ".pyd", ".dll", ".dylib", ".exe")
 _SCHEMA = 20240725  # the newest that this was written for, as metadata names it
 
 
 def check(bundle: str) -> None:
     """Say what is wrong with a bundle before it is run: nothing of it is run or imported for that.
 
-    Told are expressions and `_target_` of its configs that are neither of the field's packages nor the bundle's own
-    code; files that aren't what its checksums say, or that these don't name; weights that hold pickled objects;
-    metadata of a newer schema; and a zip that is damaged, unpacks to too much or out of its folder. Its own code, in
-    `scripts`, isn't read: who runs a bundle trusts that.
+    Told are expressions and `_target_` of its configs that are neither harmless parts of the field's packages nor the
+    bundle's own code (see `common.export.inspection`); code outside of `scripts`, and programs in it; files that aren't
+    what its checksums say, or that these don't name; weights that hold pickled objects; metadata of a newer schema; and
+    a zip that is damaged, unpacks to too much or out of its folder. Its own code, in `scripts`, isn't read: who runs a
+    bundle trusts that.
 
     Examples:
         lesion-bundles check downloaded/some_bundle
@@ -50,34 +52,45 @@ def check(bundle: str) -> None:
         folders = [found.parent for found in Path(unpacked).glob("**/configs") if found.is_dir()]
         if len(folders) != 1:
             raise InputError(f"{path} holds {len(folders)} folders configs/: give the zip of one bundle")
+        beside = [one for one in Path(unpacked).rglob("*") if one.is_file() and folders[0] not in one.parents]
+        if beside:
+            raise InputError(f"{path} holds {beside[0].relative_to(unpacked)} beside the bundle: don't unpack it")
         _check_folder(folders[0], str(path))
 
 
 def _check_folder(folder: Path, shown: str) -> None:
     """Print that nothing is wrong, or raise it; paths are shown as if the folder were `shown`."""
-    found = [*findings(folder), *_of_files(folder), *_of_metadata(folder), *_of_weights(folder)]
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = [*findings(folder), *_of_sums(folder, files), *_of_metadata(folder), *_of_code(files), *_of_weights(files)]
     if found:
         raise InputError(*(line.replace(str(folder), shown) for line in found))
-    code = len([*folder.glob("scripts/**/*.py")])
-    weights = "" if [*folder.glob("models/*")] else "; it has no weights"
+    code = len([name for name in files if name.startswith("scripts/")])
+    weights = "" if any(name.startswith("models/") for name in files) else "; it has no weights"
     print(
-        f"{shown}: its configs run nothing but {', '.join(TRUSTED)} and its own code ({code} files in scripts){weights}"
+        f"{shown}: its configs run its own code ({code} files in scripts) and harmless parts of known packages{weights}"
     )
 
 
-def _of_files(folder: Path) -> Iterator[str]:
-    if not (folder / SUMS).is_file():
+def _of_sums(folder: Path, files: Mapping[str, Path]) -> Iterator[str]:
+    if SUMS not in files:
         return
-    named = {line[66:]: line[:64] for line in (folder / SUMS).read_text(errors="replace").splitlines()}
-    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    named = {line[66:]: line[:64] for line in files[SUMS].read_text(errors="replace").splitlines()}
     for name, digest in named.items():
-        if name not in there:
+        if name not in files:
             yield f"{folder / name} is missing, and {SUMS} names it: get the bundle again"
-        elif hashlib.sha256(there[name].read_bytes()).hexdigest() != digest:
+        elif hashlib.sha256(files[name].read_bytes()).hexdigest() != digest:
             yield f"{folder / name} is not what {SUMS} says: it was changed or is damaged"
-    for name in sorted(there.keys() - named.keys() - {SUMS}):
-        if name.split("/")[0] in ("scripts", "configs"):
+    for name in files.keys() - named.keys() - {SUMS}:
+        if name.split("/")[0] not in ("models", "eval"):  # where trainings write
             yield f"{folder / name} was added: {SUMS} doesn't name it"
+
+
+def _of_code(files: Mapping[str, Path]) -> Iterator[str]:
+    for name, path in files.items():
+        if path.suffix in _PROGRAMS:
+            yield f"{path} is a program that nobody can read"
+        elif path.suffix == ".py" and not name.startswith("scripts/"):
+            yield f"{path} is code outside of scripts: it may be taken for a package of its name"
 
 
 def _of_metadata(folder: Path) -> Iterator[str]:
@@ -85,18 +98,24 @@ def _of_metadata(folder: Path) -> Iterator[str]:
     if not path.is_file():
         yield f"{path} is missing: without it MONAI knows neither version nor inputs"
         return
-    schema = str(json.loads(path.read_text()).get("schema", ""))
+    metadata = json.loads(path.read_text())
+    if not isinstance(metadata, dict):
+        yield f"{path} holds no metadata: get the bundle again"
+        return
+    schema = str(metadata.get("schema", ""))
     date = re.search(r"meta_schema_(\d{8})", schema)
     if date and int(date[1]) > _SCHEMA:
         yield f"{path} follows a newer schema than is known here ({date[1]} > {_SCHEMA}): update lesion-bundles"
 
 
-def _of_weights(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("models/*")):
-        if path.suffix in (".pt", ".pth", ".safetensors"):
+def _of_weights(files: Mapping[str, Path]) -> Iterator[str]:
+    for name, path in files.items():
+        if path.suffix == ".ts":
+            yield f"{path} is TorchScript, which is code: use the weights with the bundle's own network"
+        elif path.suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
             try:
                 read_state(path)
             except InputError as error:
                 yield str(error)
-        elif path.suffix == ".ts":
-            yield f"{path} is TorchScript, which is code: use the weights with the bundle's own network"
+        elif name.startswith("models/") and path.suffix not in (".json", ".onnx"):
+            yield f"{path} is no file of weights that can be looked into: .pt and .safetensors can"

@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import configparser
-import importlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ReferenceResolver
 
 from ..errors import InputError, describe_cause
+from .allowed import IMPORTED, is_allowed, is_own, spelled_out
 from .vendoring import PACKAGE
 
-__all__ = ["TRUSTED", "findings"]
+__all__ = ["findings"]
 
-TRUSTED = ("ignite", "itk", "math", "monai", "nibabel", "numpy", "torch")
-"""Packages whose functions a config may call; a bundle's own code is in `scripts`, this project's in its package."""
-
-# What these packages have that runs code it is given, or fetches some.
-_RUNS_CODE = (
-    "torch.load", "torch.hub", "torch.package", "torch.jit.load", "torch.utils.cpp_extension",
-    "torch.utils.model_zoo", "torch.ops", "torch.classes", "torch.distributed.run", "torch.distributed.launch",
-    "torch.serialization", "numpy.load", "numpy.f2py", "numpy.ctypeslib", "numpy.distutils", "monai.bundle",
-    "monai.apps", "monai.utils.module", "monai.auto3dseg", "monai.fl", "monai.data.torchscript_utils"
-)  # fmt: skip
 _BUILTINS = {
     "abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "max", "min",
-    "range", "round", "set", "sorted", "str", "sum", "tuple", "zip", "True", "False", "None"
+    "range", "round", "set", "sorted", "str", "sum", "tuple", "zip",
 }  # fmt: skip
-# Of modules that aren't trusted as a whole.
-_ALLOWED = {"os.environ.get", "sys.path.insert(0, bundle_root)"}
-_REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+_REFERENCES = "__local_refs"  # what MONAI evaluates in place of `@id`
+_PATH = f"sys.path.insert(0, {_REFERENCES}['bundle_root'])"
+# Attributes by which frames and code of Python's own objects are reached.
+_INSIDE = ("_", "ag_", "co_", "cr_", "f_", "func_", "gi_", "tb_")
 _ARGUMENTS = r"\(\s*(sys\.(stdout|stderr)\s*,?)?\s*\)|\{\s*\}"
+_EXPRESSIONS = (
+    ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Starred, ast.Call, ast.keyword,
+    ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Lambda,
+    ast.arguments, ast.arg, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.JoinedStr,
+    ast.FormattedValue, ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+)  # fmt: skip
 
 
 def findings(folder: Path) -> Iterator[str]:
-    """One line for each thing in a bundle's configs that would run what isn't trusted.
+    """One line for each thing in a bundle's configs that would run what isn't allowed.
+
+    Allowed are literals, operators, a few of Python's functions, what `common.export.allowed` names of the field's
+    packages, and classes and functions of the bundle's own code. It is no sandbox: what is allowed can still read and
+    write files that a config names, and a bundle's own code does what it likes.
 
     Raises:
         InputError: the folder has no configs.
     """
     files = sorted(
-        path for path in (folder / "configs").glob("*") if path.suffix in (".json", ".yaml", ".yml", ".conf")
+        path for path in (folder / "configs").rglob("*") if path.suffix.lower() in (".json", ".yaml", ".yml", ".conf")
     )
     if not files:
         raise InputError(f"no configs in {folder}: give the folder of a bundle, which has configs/")
@@ -54,27 +54,28 @@ def findings(folder: Path) -> Iterator[str]:
     # A config may lie over others, and use what those import.
     imports = _imports([*contents.values()])
     for file, content in contents.items():
-        lines = _of_logging(content) if file.suffix == ".conf" else _of_config(content, "", imports)
+        is_logging = file.suffix.lower() == ".conf"
+        lines = _of_logging(content) if is_logging else _Config(folder, imports).lines(content, "")
         yield from (f"{file}: {line}" for line in lines)
 
 
 def _read(file: Path) -> Any:
     try:
-        if file.suffix == ".conf":
+        if file.suffix.lower() == ".conf":
             parser = configparser.RawConfigParser()
             parser.read_string(file.read_text())
             return {section: dict(parser.items(section)) for section in parser.sections()}
-        return json.loads(file.read_text()) if file.suffix == ".json" else ConfigParser.load_config_file(file)
+        return ConfigParser.load_config_file(file)
     except Exception as error:  # of whatever a hostile file makes a parser raise
         raise InputError(f"{file} can't be read: {describe_cause(error)}; get the bundle again") from error
 
 
-def _imports(configs: Any) -> dict[str, set[str]]:
+def _imports(config: Any) -> dict[str, set[str]]:
     """Alias → dotted names of all that configs import, wherever."""
     found: dict[str, set[str]] = {}
-    for text in _strings(configs):
-        if (tree := _parsed(text)) is not None and tree.body and isinstance(tree.body[0], (ast.Import, ast.ImportFrom)):
-            node = tree.body[0]
+    for text in _strings(config):
+        node = _import_in(text)
+        if node is not None:
             prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
             for alias in node.names:
                 whole = prefix + alias.name
@@ -93,99 +94,132 @@ def _strings(config: Any) -> Iterator[str]:
         yield config
 
 
-def _of_config(config: Any, id: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "_target_" and isinstance(value, str) and value.startswith(("$", "@", "%")):
-                yield f"{id or 'the top'} makes what only a run can tell: {value}"
-            elif key == "_target_" and isinstance(value, str):
-                yield from _of_name(value, f"{id or 'the top'} makes {value}")
-            yield from _of_config(value, f"{id}#{key}" if id else str(key), imports)
-    elif isinstance(config, list):
-        for index, value in enumerate(config):
-            yield from _of_config(value, f"{id}#{index}", imports)
-    elif isinstance(config, str) and config.startswith("$"):
-        yield from _of_expression(config, id, imports)
-    elif isinstance(config, str) and config.startswith("%") and "/" in config.replace("\\", "/"):
-        yield f"{id} is read from another file: {config}"
-
-
-def _parsed(text: str) -> ast.Module | None:
-    """An expression, with references as names; None where it is none, or can't be read."""
-    if not text.startswith("$"):
-        return None
+def _import_in(text: str) -> ast.Import | ast.ImportFrom | None:
+    """The import that an expression is for MONAI, which looks at its first statement."""
     try:
-        return ast.parse(_REFERENCE.sub(lambda found: re.sub(r"#|::", "__", found[1]), text[1:]).strip())
+        first = ast.parse(text[1:]).body[:1] if text.startswith("$") else []
     except (SyntaxError, ValueError):
         return None
+    return first[0] if first and isinstance(first[0], (ast.Import, ast.ImportFrom)) else None
 
 
-def _of_expression(text: str, id: str, imports: Mapping[str, set[str]]) -> Iterator[str]:
-    tree = _parsed(text)
-    if tree is None:
-        yield f"{id} can't be read: {text}"
-        return
-    node = tree.body[0] if tree.body else None
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-        for name in names:
-            if name.split(".")[0] not in (*TRUSTED, "os", "sys"):
-                yield f"{id} imports {name}"
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    yield from _of_name(f"{name}.{alias.name}", f"{id} imports {name}.{alias.name}")
-        return
-    known = {re.sub(r"#|::", "__", one) for one in _REFERENCE.findall(text)}
-    bound = {inner.id for inner in ast.walk(tree) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)}
-    bound |= {inner.arg for inner in ast.walk(tree) if isinstance(inner, ast.arg)}
-    for inner in _outermost(tree):
-        name = ast.unparse(inner)
-        root = name.split(".")[0]
-        if any(part.startswith("_") for part in name.split(".")[1:]):
-            yield f"{id} reaches inside by {name}: {text}"
-        elif root in imports:
-            for whole in sorted(module + name[len(root) :] for module in imports[root]):
-                if not {whole, ast.unparse(tree)} & _ALLOWED:
-                    yield from _of_name(whole, f"{id} uses {whole}: {text}")
-        elif root not in _BUILTINS | bound | known:
-            yield f"{id} uses {root}: {text}"
+class _Config:
+    """Looks through a config.
 
+    Args:
+        folder: the bundle's.
+        imports: alias → dotted names of all configs' imports.
+    """
 
-def _outermost(tree: ast.AST) -> Iterator[ast.Name | ast.Attribute]:
-    """Names with the attributes that follow them, as long as they go; and attributes of anything else."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, (ast.Name, ast.Attribute)):
-            base: ast.AST = node
-            while isinstance(base, ast.Attribute):
-                base = base.value
-            if isinstance(base, ast.Name):
-                yield node
-                continue
-            if isinstance(node, ast.Attribute):
-                yield ast.Attribute(value=ast.Name(id="None"), attr=node.attr)
-        yield from _outermost(node)
+    def __init__(self, folder: Path, imports: Mapping[str, set[str]]) -> None:
+        self.folder, self.imports = folder, imports
 
+    def lines(self, config: Any, id: str) -> Iterator[str]:
+        """What isn't allowed in an item and all below it."""
+        if isinstance(config, Mapping):
+            for key, value in config.items():
+                if key == "_target_":
+                    yield from self._of_target(value, id or "the top")
+                elif key == "_mode_" and value not in ("default", "callable"):
+                    yield f"{id or 'the top'} starts a debugger or what only a run can tell: _mode_ {value}"
+                yield from self.lines(value, f"{id}#{key}" if id else str(key))
+        elif isinstance(config, list):
+            for index, value in enumerate(config):
+                yield from self.lines(value, f"{id}#{index}")
+        elif isinstance(config, str) and config.startswith("$"):
+            yield from self._of_expression(config, id)
+        elif isinstance(config, str) and config.startswith("%"):
+            if ConfigParser.split_path_id(config[1:])[0]:
+                yield f"{id} is read from another file: {config}"
+            elif "imports" in config:
+                yield f"{id} reaches a module: {config}"
+        elif isinstance(config, str) and config.startswith("@") and "imports" in config:
+            yield f"{id} reaches a module: {config}"
 
-def _of_name(name: str, told: str) -> Iterator[str]:
-    """`told`, unless a dotted name is of a trusted package, and of nothing in it that runs other code."""
-    root, *parts = name.split(".")
-    if root in ("scripts", PACKAGE) or not parts:  # without a dot it is one of MONAI's own
-        return
-    if root not in TRUSTED or any(name == one or name.startswith(f"{one}.") for one in _RUNS_CODE):
-        yield told
-        return
-    thing: Any = importlib.import_module(root)
-    for depth, part in enumerate(parts):
-        if not hasattr(thing, part):
-            try:
-                importlib.import_module(".".join([root, *parts[: depth + 1]]))
-            except ImportError:
-                return  # it isn't there, so it runs nothing
-        thing = getattr(thing, part)
-        home = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None)
-        if isinstance(home, str) and home.split(".")[0] not in TRUSTED:
-            yield told
+    def _of_target(self, target: Any, id: str) -> Iterator[str]:
+        if not isinstance(target, str) or target.startswith(("$", "@", "%")):
+            yield f"{id} makes what only a run can tell: {target}"
+        elif target.split(".")[0] in ("scripts", PACKAGE) and "." in target:
+            if not is_own(target, self.folder):
+                yield f"{id} makes {target}, which no module of its own defines"
+        elif not (names := spelled_out(target)) or not all(map(is_allowed, names)):
+            yield f"{id} makes {target}"
+
+    def _of_expression(self, text: str, id: str) -> Iterator[str]:
+        node = _import_in(text)
+        if node is not None:
+            yield from self._of_import(node, id)
             return
+        try:
+            resolved = ConfigParser.resolve_relative_ids(id.replace("#", "::"), text)
+            references = sorted(ReferenceResolver.id_matcher.findall(resolved), key=len, reverse=True)
+            for one in references:  # as MONAI does before it evaluates what results
+                resolved = resolved.replace(one, f"{_REFERENCES}['{one[1:]}']")
+            tree = ast.parse(resolved[1:].strip(), mode="eval")
+        except (SyntaxError, ValueError, RecursionError):
+            yield f"{id} can't be read: {text}"
+            return
+        if ast.unparse(tree) == _PATH and self.imports.get("sys") == {"sys"}:
+            return
+        for told in self._of_tree(tree):
+            yield f"{id} {told}: {text}"
+
+    def _of_import(self, node: ast.Import | ast.ImportFrom, id: str) -> Iterator[str]:
+        if id.split("#")[0] != "imports":
+            yield f"{id} imports outside of imports: {ast.unparse(node)}"
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+            whole_module = isinstance(node, ast.Import) and name.split(".")[0] in IMPORTED
+            if not whole_module and not is_allowed(name):
+                yield f"{id} imports {name}"
+
+    def _of_tree(self, tree: ast.AST) -> Iterator[str]:
+        bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        for name in sorted(bound & {*dir(builtins), *self.imports, _REFERENCES}):
+            yield f"gives {name} another meaning"
+        chains: set[ast.AST] = set()  # names with the attributes that follow them, which are looked at as a whole
+        for node in ast.walk(tree):
+            if not isinstance(node, _EXPRESSIONS):
+                yield f"holds {type(node).__name__}"
+            elif isinstance(node, ast.Attribute) and node not in chains:
+                base: ast.AST = node
+                inner = []
+                while isinstance(base, ast.Attribute):
+                    inner.append(base)
+                    base = base.value
+                chains |= {*inner, base}
+                if isinstance(base, ast.Name) and base.id in self.imports:
+                    yield from self._of_module(ast.unparse(node))
+                    continue
+                if isinstance(base, ast.Name):
+                    yield from self._of_bare(base.id, bound)
+                if any(one.attr.startswith(_INSIDE) for one in inner):
+                    yield f"reaches inside by {ast.unparse(node)}"
+            elif isinstance(node, ast.Name) and node not in chains:
+                yield from self._of_bare(node.id, bound)
+            elif isinstance(node, ast.Subscript) and _is_import(node):
+                yield f"reaches a module by {ast.unparse(node)}"
+
+    def _of_bare(self, name: str, bound: set[str]) -> Iterator[str]:
+        if name in self.imports:  # itself, not what is in it
+            if not all(map(is_allowed, self.imports[name])):
+                yield f"hands on {name}"
+        elif name != _REFERENCES and name not in _BUILTINS and (name not in bound or name.startswith("_")):
+            yield f"uses {name}"
+
+    def _of_module(self, chain: str) -> Iterator[str]:
+        alias, _, rest = chain.partition(".")
+        for whole in sorted(f"{module}.{rest}" for module in self.imports[alias]):
+            if not is_allowed(whole):
+                yield f"uses {whole}"
+
+
+def _is_import(node: ast.Subscript) -> bool:
+    """Whether it is a reference to an import, or may be one."""
+    if not isinstance(node.value, ast.Name) or node.value.id != _REFERENCES:
+        return False
+    return not isinstance(node.slice, ast.Constant) or str(node.slice.value).startswith("imports")
 
 
 def _of_logging(sections: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

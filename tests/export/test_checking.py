@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -49,11 +50,18 @@ def told(path: Path) -> tuple[str, ...]:
     return raised.value.problems
 
 
+@pytest.mark.parametrize("name", ["cga_unet", "fancl", "mps_ams", "transunet3d"])
+def test_the_others_are_clean_too(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    export(name, str(tmp_path))
+    check(str(next(tmp_path.glob("*.zip"))))
+    assert "its configs run its own code (" in capsys.readouterr().out
+
+
 def test_what_was_exported_is_clean(exported: Path, folder: Path, capsys: pytest.CaptureFixture[str]):
     for path in (exported, folder):
         check(str(path))
         line = capsys.readouterr().out
-        assert line.startswith(f"{path}: its configs run nothing but ignite, itk, ") and "no weights" not in line
+        assert line.startswith(f"{path}: its configs run its own code (") and "no weights" not in line
     shutil.rmtree(folder / "models")
     (folder / "SHA256SUMS").unlink()
     check(str(folder))
@@ -93,6 +101,39 @@ def newer_metadata(folder: Path) -> str:
     return "follows a newer schema than is known here (20270101 > 20240725)"
 
 
+def add_a_package(folder: Path) -> str:
+    (folder / "itk.py").write_text("print(1)")
+    return "itk.py is code outside of scripts"
+
+
+def add_a_program(folder: Path) -> str:
+    (folder / "scripts" / "net.so").touch()
+    return "net.so is a program"
+
+
+def add_pickle(folder: Path) -> str:
+    (folder / "models" / "more").mkdir()
+    (folder / "models" / "more" / "a.pkl").write_bytes(pickle.dumps(Payload()))
+    return "a.pkl is no file of weights that can be looked into"
+
+
+def hide_weights(folder: Path) -> str:
+    (folder / "models" / "more").mkdir()
+    torch.save({"model": Payload()}, folder / "models" / "more" / "a.ckpt")
+    return "holds pickled objects or is damaged: it was not loaded"
+
+
+def hide_a_config(folder: Path) -> str:
+    (folder / "configs" / "a").mkdir()
+    (folder / "configs" / "a" / "x.JSON").write_text('{"x": "$eval(\'1\')"}')
+    return "x uses eval"
+
+
+def empty_metadata(folder: Path) -> str:
+    (folder / "configs" / "metadata.json").write_text("[]")
+    return "metadata.json holds no metadata"
+
+
 def lose_metadata(folder: Path) -> str:
     (folder / "configs" / "metadata.json").unlink()
     return "metadata.json is missing: without it"
@@ -100,7 +141,10 @@ def lose_metadata(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    [change_a_config, add_code, lose_a_file, pickle_weights, add_torchscript, newer_metadata, lose_metadata],
+    [
+        *(change_a_config, hide_a_config, add_code, add_a_package, add_a_program, lose_a_file),
+        *(pickle_weights, hide_weights, add_pickle, add_torchscript, newer_metadata, empty_metadata, lose_metadata),
+    ],
 )
 @pytest.mark.parametrize("as_zip", [False, True])
 def test_what_was_changed(
@@ -130,6 +174,13 @@ def test_a_link_in_a_zip(exported: Path, tmp_path: Path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(link, "/etc")
     assert "leads out of its folder" in told(path)[0]
+
+
+def test_what_lies_beside_the_bundle_in_a_zip(exported: Path, tmp_path: Path):
+    path = shutil.copy(exported, tmp_path / "a.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("torch.py", "x")
+    assert "holds torch.py beside the bundle" in told(path)[0]
 
 
 def test_zips_that_are_none(exported: Path, tmp_path: Path):

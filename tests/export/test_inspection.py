@@ -37,6 +37,39 @@ HOSTILE = {
     "a comprehension": {"x": "$[f for f in (open,)]"},
     "a string that formats": {"x": "$f'{open(1)}'"},
     "another config": {"x": "%../../other.json#x"},
+    "another config beside it": {"x": "%evil.json::run"},
+    "Python's own by a name without a dot": {"o": {"_target_": "__import__", "name": "os"}, "x": "$@o.system('id')"},
+    "a file by a name without a dot": {"o": {"_target_": "open", "file": "owned", "mode": "w"}},
+    "MONAI's by a name without a dot": {"o": {"_target_": "run_cmd", "cmd_list": ["touch", "owned"]}},
+    "what another imports": {"o": {"_target_": "common.atomic.os.system", "command": "touch owned"}},
+    "what its own code imports": {"o": {"_target_": "scripts.net.os.system", "command": "touch owned"}},
+    "a module as a value": {"imports": ["$import os"], "o": "$os", "x": "$@o.system('touch owned')"},
+    "a trusted module as a value": {"imports": ["$import torch"], "o": "$torch", "x": "$@o.os.system('touch owned')"},
+    "a module handed on": {"imports": ["$import torch"], "x": "$(lambda m: m.os.system('touch owned'))(torch)"},
+    "an import by reference": {"imports": ["$import torch"], "x": "$@imports#0.os.system('touch owned')"},
+    "an import by a macro": {"imports": ["$import torch"], "x": "%imports#0"},
+    "an import elsewhere": {"o": "$import torch", "x": "$@o.os.system('touch owned')"},
+    "a bound name": {"x": "$[0 for eval in ()] or eval('1')"},
+    "a bound import": {"x": "$(lambda __import__: 0) and __import__('os').system('touch owned')"},
+    "a name as an id": {"eval": 1, "x": "$@eval + eval('1')"},
+    "a comment that is none": {"x": "$[1, 2][0 #(__import__('os').system('touch owned') or 1)\n]"},
+    "a frame": {"x": "$(0 for i in (1,)).gi_frame.f_builtins['open']('owned', 'w')"},
+    "an optional import": {"imports": ["$import monai"], "x": "$monai.utils.optional_import('os')[0].system('id')"},
+    "code to be timed": {"imports": ["$import torch"], "x": "$torch.utils.benchmark.Timer('1').timeit()"},
+    "code to be measured": {"imports": ["$import numpy"], "x": "$numpy.testing.measure('1')"},
+    "a command": {"imports": ["$import torch"], "x": "$torch.utils.collect_env.run('touch owned')"},
+    "an optional package": {
+        "imports": ["$import nibabel"],
+        "x": "$nibabel.optpkg.optional_package('os')[0].system('id')",
+    },
+    "below an underscore": {"x": {"_target_": "torch._C.import_ir_module", "filename": "x"}},
+    "a program": {
+        "x": {"_target_": "monai.data.torchscript_utils.load_net_with_metadata", "filename_prefix_or_stream": "x"}
+    },
+    "a pickle in a string": {"x": {"_target_": "monai.data.utils.pickle_operations", "data": {}, "is_encode": False}},
+    "another package by name": {"x": {"_target_": "TorchVisiond", "keys": "image", "name": "x"}},
+    "a debugger": {"x": {"_target_": "Identityd", "keys": "image", "_mode_": "debug"}},
+    "an assignment": {"x": "$(eval := 1)"},
 }
 
 
@@ -65,3 +98,31 @@ def test_logging_that_runs_something(tmp_path: Path):
 @pytest.mark.parametrize("name", NAMES)
 def test_our_own_are_clean(name: str):
     assert [*findings(BUNDLES / name)] == []
+
+
+def test_own_code_is_what_its_modules_define(tmp_path: Path):
+    folder = bundle(tmp_path, {"a": {"_target_": "scripts.net.Net"}, "b": {"_target_": "scripts.net.Net.make"}})
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "net.py").write_text("import os\n\n\nclass Net:\n    def make(self):\n        pass\n")
+    assert [*findings(folder)] == []
+    (folder / "scripts" / "net.py").write_text("from os import system as Net\n")
+    assert len([*findings(folder)]) == 2
+
+
+def test_what_configs_do_every_day(tmp_path: Path):
+    """In the ways of the model zoo."""
+    config = {
+        "imports": ["$import torch", "$from monai.data import decollate_batch"],
+        "initialize": ["$monai.utils.set_determinism(seed=0)"],
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {"_target_": "UNet", "spatial_dims": 3, "act": ["prelu", {"init": 0.2}]},
+        "optimizer": {"_target_": "torch.optim.Adam", "params": "$@network_def.parameters()"},
+        "rates": {
+            "_target_": "torch.optim.lr_scheduler.LambdaLR",
+            "lr_lambda": "$lambda epoch: (1 - epoch / 9) ** 0.9",
+        },
+        "files": "$[{'image': name, 'label': label} for name, label in zip(@images, @labels)]",
+        "relative": {"a": 1, "b": "$@#a + 1"},
+        "unpacked": "$lambda batch: decollate_batch(batch)[:2]",
+    }
+    assert [*findings(bundle(tmp_path, {**config, "imports": ["$import monai", *config["imports"]]}))] == []
