@@ -75,7 +75,8 @@ def check_settings(
     if given.get("save_uncertainty") and given.get("predictions_dir") == "":
         problems.append("save_uncertainty is True and predictions_dir is empty: give the folder that the maps go to")
     if given.get("mlflow_uri") and find_spec("mlflow") is None:
-        problems.append("mlflow_uri is set and MLflow isn't installed: pip install -e '.[mlflow]', or leave it out")
+        packages = "mlflow-skinny alembic sqlalchemy"
+        problems.append(f"mlflow_uri is set and MLflow isn't installed: pip install {packages}, or leave it out")
     problems += [*_size_problems(given), *_variant_problems(given), *_masking_problems(given), *_slice_problems(given)]
     outputs = metadata.get("network_data_format", {}).get("outputs", {})
     if not outputs.get("pred", {}).get("channel_def"):

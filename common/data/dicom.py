@@ -156,7 +156,7 @@ def read_dataset(
         CaseError: the file is missing, damaged or no DICOM file; or the packages aren't installed.
     """
     if not _INSTALLED:
-        raise CaseError(case, path, "is a DICOM file, which needs more packages", "pip install -e '.[dicom]'")
+        raise CaseError(case, path, "is a DICOM file, which needs more packages", "pip install highdicom python-gdcm")
     try:
         wanted = None if tags is None else list(tags)
         return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, specific_tags=wanted)

@@ -132,7 +132,8 @@ def recognise(folder: Path | str) -> Layout:
         raise broken[0]
     if not found and not files and any(any(folder.glob(f"{'*/' * depth}*.dcm")) for depth in range(4)):
         raise InputError(
-            f"{folder}: holds DICOM files; make cases of its studies: lesion-bundles dicom_in STUDY --out DIR"
+            f"{folder}: holds DICOM files; make cases of its studies: lesion-bundles dicom_in STUDY --out DIR "
+            "(of the project Lesion Bundles)"
         )
     if not found and not files:
         raise InputError(f"{folder}: holds no .nii or .nii.gz file; give the folder that holds the cases")

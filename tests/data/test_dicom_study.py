@@ -130,7 +130,7 @@ def test_folders_that_hold_no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     mr_series(tmp_path / "b", 3, SeriesInstanceUID=None)
     assert refusal(tmp_path).startswith("a file lacks SeriesInstanceUID")
     monkeypatch.setattr(dicom, "_INSTALLED", False)
-    assert refusal(tmp_path).endswith("pip install -e '.[dicom]'")
+    assert refusal(tmp_path).endswith("pip install highdicom python-gdcm")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
