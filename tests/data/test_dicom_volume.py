@@ -149,6 +149,16 @@ def test_a_slice_that_is_shifted_sideways(tmp_path: Path):
     assert "has slices that are shifted sideways" in refusal(tmp_path)
 
 
+def test_a_volume_that_is_said_to_be_huge(tmp_path: Path):
+    mr_series(tmp_path / "a", 2, Rows=60000, Columns=60000)
+    assert refusal(tmp_path / "a") == (
+        "series 2 (t1 se tra …, 8 slices) says that it holds 60000×60000×8 voxels: 107.3 GiB, and 4 GiB is the most; "
+        "export it again, or choose another series"
+    )
+    mr_series(tmp_path / "b", 2, Rows=16384, Columns=8192)  # 4 GiB: refused only as they are read
+    assert "can't be read: it is truncated" in refusal(tmp_path / "b")
+
+
 def test_several_acquisitions_in_one_series(tmp_path: Path):
     mr_series(tmp_path, 2, each=lambda index: {"ImagePositionPatient": [-15, -14, index // 2 * 3]})
     assert "has 4 of its slices in a place where another is (several echoes or acquisitions" in refusal(tmp_path)
