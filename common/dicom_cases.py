@@ -19,8 +19,9 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from . import __version__
 from .atomic import check_writable, write_text
 from .data.case_files import stem
+from .data.dicom_regions import write_regions
 from .data.dicom_rules import find_channels, kind_of
-from .data.dicom_segmentation import SEGMENTS, write_regions
+from .data.dicom_segmentation import SEGMENTS
 from .data.dicom_study import Series, Study, open_study, select_series
 from .data.dicom_volume import Place, locate, read_volume
 from .data.labels import CHANNELS

@@ -1,9 +1,9 @@
-"""Masks and label maps of DICOM images as DICOM Segmentations that refer to them."""
+"""Masks of DICOM images as DICOM Segmentations that refer to them, and what all Segmentations have in common."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from .. import __version__
 from ..atomic import whole_file
 from ..errors import CaseError
 from .dicom import read_dataset
-from .dicom_study import Series, Study
-from .dicom_volume import Place
 
 with suppress(ImportError):  # the extra `dicom`; without it `read_dataset` says so
     import highdicom
@@ -23,7 +21,15 @@ with suppress(ImportError):  # the extra `dicom`; without it `read_dataset` says
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.coding import Code
 
-__all__ = ["SEGMENTS", "write_regions", "write_segmentation"]
+__all__ = [
+    "SEGMENTS",
+    "SERIES_NUMBER",
+    "describe",
+    "equipment",
+    "leave_out_what_is_out_of_form",
+    "write_made",
+    "write_segmentation",
+]
 
 SEGMENTS = {
     "NCR": ("Necrotic and non-enhancing core", ("C81175", "NCIt", "Non-Enhancing Lesion")),
@@ -34,13 +40,14 @@ SEGMENTS = {
 """Name of a label → the segment's label, and the code of what it is: those that the standard has for parts of brain
 lesions where necrosis isn't told apart (PS3.16, CID 7169), and the lesion of CID 7159."""
 
-_BRAIN = ("12738006", "SCT", "Brain")
+SERIES_NUMBER = 1000
+"""Of a Segmentation: beyond those that scanners give, so that viewers list it last."""
+
 _MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"
 )  # fmt: skip
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 _OTHER_FILE = "export it from the archive again, or give it as PNG"
-_SERIES_NUMBER = 1000  # beyond those that scanners give, so that viewers list it last
 
 
 def write_segmentation(path: Path, mask: np.ndarray, case: str, source: Path | str, algorithm: str, run: str) -> None:
@@ -63,11 +70,24 @@ def write_segmentation(path: Path, mask: np.ndarray, case: str, source: Path | s
     """
     image = read_dataset(case, source, stop_before_pixels=True)
     _check_source(case, source, image, mask)
-    _write(path, case, source, image, lambda: _segmentation(image, mask, algorithm, run), _OTHER_FILE)
+    write_made(path, case, source, image, lambda: _segmentation(image, mask, algorithm, run), _OTHER_FILE)
 
 
-def _write(path: Path, case: str, source: Path | str, image: Any, make: Callable[[], Any], remedy: str) -> None:
-    """Write what is made, whole or not at all, with a CaseError where the image doesn't allow it."""
+def write_made(path: Path, case: str, source: Path | str, image: Any, make: Callable[[], Any], remedy: str) -> None:
+    """Write the Segmentation that is made, whole or not at all.
+
+    Args:
+        path: of the file to write.
+        case: name, for errors.
+        source: of the image, for errors.
+        image: that the Segmentation refers to.
+        make: makes it.
+        remedy: for errors.
+
+    Raises:
+        CaseError: the image lacks what a Segmentation must say of it.
+        InputError: the folder can't be written to, or the disk is full.
+    """
     content = io.BytesIO()
     try:
         make().save_as(content)
@@ -94,21 +114,21 @@ def _check_source(case: str, source: Path | str, image: Any, mask: np.ndarray) -
 
 def _segmentation(image: Any, mask: np.ndarray, algorithm: str, run: str) -> Any:
     """The Segmentation of an image without its pixels."""
-    _leave_out_what_is_out_of_form(image)
+    leave_out_what_is_out_of_form(image)
     name, code = SEGMENTS["lesion"]
-    lesion = _describe(1, name, Code(*code), algorithm, __version__)
+    lesion = describe(1, name, Code(*code), algorithm, __version__)
     segmentation = Segmentation(
         source_images=[image],
         pixel_array=mask.astype(np.uint8),
         segmentation_type="BINARY",
         segment_descriptions=[lesion],
         series_instance_uid=pydicom.uid.generate_uid(entropy_srcs=[run, image.SeriesInstanceUID]),
-        series_number=_SERIES_NUMBER,
+        series_number=SERIES_NUMBER,
         series_description=f"Lesions found by {algorithm}"[:64],
         sop_instance_uid=highdicom.UID(),
         instance_number=max(1, int(image.get("InstanceNumber") or 1)),
         content_label="LESION",
-        **_equipment(algorithm, __version__),
+        **equipment(algorithm, __version__),
         omit_empty_frames=False,
     )
     if not image.get("SpacingBetweenSlices"):  # one slice doesn't tell, and highdicom says 1 mm
@@ -117,7 +137,8 @@ def _segmentation(image: Any, mask: np.ndarray, algorithm: str, run: str) -> Any
     return segmentation
 
 
-def _equipment(algorithm: str, version: str) -> dict[str, Any]:
+def equipment(algorithm: str, version: str) -> dict[str, Any]:
+    """What made a Segmentation, as arguments for it."""
     return {
         "manufacturer": "Lesion Bundles",
         "manufacturer_model_name": algorithm,
@@ -126,7 +147,7 @@ def _equipment(algorithm: str, version: str) -> dict[str, Any]:
     }
 
 
-def _describe(number: int, label: str, kind: Any, algorithm: str, version: str, anatomy: Sequence[Any] = ()) -> Any:
+def describe(number: int, label: str, kind: Any, algorithm: str, version: str, anatomy: Sequence[Any] = ()) -> Any:
     """The segment of one kind of lesion, found by an algorithm."""
     return SegmentDescription(
         segment_number=number,
@@ -141,76 +162,7 @@ def _describe(number: int, label: str, kind: Any, algorithm: str, version: str, 
     )
 
 
-def write_regions(
-    path: Path,
-    label: np.ndarray,
-    case: str,
-    study: Study,
-    series: Series,
-    place: Place,
-    segments: Mapping[int, str],
-    algorithm: str,
-    version: str,
-) -> None:
-    """Write a label map of a series as a DICOM Segmentation with a segment for each label, whole or not at all.
-
-    Each of the labels is a segment, found or not; frames where a segment has no voxel are left out.
-
-    Args:
-        path: of the file to write.
-        label: (columns, rows, slices) of label values, on the series' own voxels.
-        case: name, for errors.
-        study: that the series is of.
-        series: that the label map belongs to.
-        place: of the series.
-        segments: label value, from 1 on without a gap → name in `SEGMENTS`.
-        algorithm: name of what found the lesions, up to 64 characters.
-        version: of the algorithm.
-
-    Raises:
-        CaseError: the series lacks what a Segmentation must say of it.
-        InputError: the folder can't be written to, or the disk is full.
-    """
-    try:
-        images = [read_dataset(case, header.filename, stop_before_pixels=True) for header in series.headers]
-    except CaseError as error:  # without the file's name, which may be the patient's
-        raise CaseError(case, study.path, f"a file of {series} {error.reason}", error.remedy) from None
-    frames = np.zeros(label.shape[::-1], np.uint8)
-    sources = [images[index] for index, _ in place.frames]
-    if len(images) == 1:  # of several frames, in the file's own order
-        sources = images
-        frames[[frame for _, frame in place.frames]] = label.transpose(2, 1, 0)
-    else:
-        frames[:] = label.transpose(2, 1, 0)
-
-    def make() -> Any:
-        step = float(np.linalg.norm(place.affine[:3, 2]))
-        for image in sources:
-            # An enhanced image says its thickness in its frames.
-            if len(images) > 1 and not image.get("SliceThickness"):
-                image.SliceThickness = pydicom.valuerep.DSfloat(step, auto_format=True)
-            _leave_out_what_is_out_of_form(image, keep_place=True)
-        return Segmentation(
-            source_images=sources,
-            pixel_array=frames,
-            segmentation_type="BINARY",
-            segment_descriptions=[
-                _describe(value, SEGMENTS[name][0], Code(*SEGMENTS[name][1]), algorithm, version, [Code(*_BRAIN)])
-                for value, name in segments.items()
-            ],
-            series_instance_uid=highdicom.UID(),
-            series_number=_SERIES_NUMBER,
-            series_description=f"Lesions found by {algorithm}"[:64],
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            content_label="LESIONS",
-            **_equipment(algorithm, version),
-        )
-
-    _write(path, case, study.path, images[0], make, f"export {series} again")
-
-
-def _leave_out_what_is_out_of_form(image: Any, keep_place: bool = False) -> None:
+def leave_out_what_is_out_of_form(image: Any, keep_place: bool = False) -> None:
     """Leave out what a Segmentation need not say of a patient, a study and a place, where it isn't as it must be.
 
     Of the place it says all or nothing: a part of it would be written, and couldn't be read again.

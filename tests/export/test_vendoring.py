@@ -80,3 +80,9 @@ def test_names_in_a_configuration():
     assert [*names_in(config)] == ["common.networks.fcn.FCN8s", "common.errors.InputError"]
     with pytest.raises(InputError, match="names common in an expression"):
         [*names_in({"imports": ["$import common.x"]})]
+
+
+def test_masks_of_pictures_bring_no_code_for_volumes():
+    found = {path.name for path in reached(["common.handlers.image_predictions.ImagePredictionSaver"])}
+    assert "dicom_segmentation.py" in found
+    assert not found & {"dicom_regions.py", "dicom_study.py", "dicom_volume.py"}
