@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,11 +41,17 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.class_utils import unload_module
 from monailabel.utils.others.generic import name_to_device
+from monailabel.utils.sessions import Sessions
 
 logger = logging.getLogger("lesion_bundles")
 
 # What a training or a batch, in a process of its own, doesn't have.
 _SERVER = "monailabel.app"
+
+# Ids and tags become names of files in the datastore's folders, and may lead nowhere else.
+_NAME = re.compile(r"[\w-][\w.-]*")
+_IMAGE = (".nii", ".nii.gz", ".nrrd", ".png", ".jpg", ".jpeg", ".dcm")
+_LABEL = (".nii", ".nii.gz", ".nrrd", ".png")
 
 Request = dict[str, Any]
 
@@ -91,18 +98,87 @@ def scan_of(file: str, folder: Path) -> str:
     return beside if several and os.path.isdir(beside) else file
 
 
-def name_of(image: str) -> str:
+def name_of(image: str | Path) -> str:
     """What messages call it."""
     return Path(image).name.split(".")[0]
 
 
-def unpacked_size(file: str) -> int:
-    """Bytes of an image's voxels, as its header says; 0 where it says nothing, and the bundle tells what is wrong."""
+def unpacked_size(file: str | Path) -> int:
+    """Bytes of an image's voxels, as its header says; 0 where it says nothing, and the bundle tells what is wrong.
+
+    Of a folder those of all its files but labels.
+    """
+    if os.path.isdir(file):
+        names = [path for path in Path(file).rglob("*") if path.is_file() and not name_of(path).endswith("seg")]
+        return sum(map(unpacked_size, names))
     try:
         header: Any = nibabel.load(file).header
         return math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
     except Exception:  # damaged files make nibabel raise almost anything
         return 0
+
+
+def refuse(status: int, line: str) -> HTTPException:
+    """What to raise for a request that nothing is done of; it is told in the log, too."""
+    logger.error("%s", line)
+    return HTTPException(status, line)
+
+
+class PlainNames:
+    """A datastore that writes files of plain names only, before MONAI Label makes paths of them."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: Request) -> str:
+        """Add an image that was sent."""
+        self._expect(image_filename, _IMAGE, image=image_id)
+        added: str = super().add_image(image_id, image_filename, image_info)  # type: ignore[misc]
+        return added
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Request) -> str:
+        """Save a label that was sent or inferred."""
+        self._expect(label_filename, _LABEL, image=image_id, tag=label_tag)
+        if image_id not in self.list_images():  # type: ignore[attr-defined]
+            raise refuse(404, f"no image {image_id!r} in the datastore")
+        saved: str = super().save_label(image_id, label_filename, label_tag, label_info)  # type: ignore[misc]
+        return saved
+
+    def _expect(self, file: str, endings: Sequence[str], **names: str) -> None:
+        """Raise unless all are plain; what was sent is removed then, as MONAI Label doesn't after an error."""
+        # Which MONAI Label will add to the id: a longer one, if its list of endings has none.
+        ending = self._to_id(Path(file).name)[1]  # type: ignore[attr-defined]
+        wrong = [f"{what} {name!r}" for what, name in names.items() if not _NAME.fullmatch(str(name))]
+        if not wrong and ending.lower() in endings:
+            return
+        if Path(file).resolve().is_relative_to(Path(tempfile.gettempdir()).resolve()):
+            Path(file).unlink(missing_ok=True)
+        if wrong:
+            raise refuse(422, f"{wrong[0]} is no plain name of letters, digits, '_', '-' and '.'")
+        raise refuse(422, f"a file of ending {ending!r}, not one of {' '.join(endings)}")
+
+
+class PlainSessions(Sessions):
+    """Sessions that are what was sent, as it is: no archive is unpacked, and no other folder is taken for one."""
+
+    def add_session(
+        self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
+    ) -> Any:
+        """Keep what was sent."""
+        if uncompress:  # members of an archive may lead anywhere, and have any size
+            raise refuse(422, "archives aren't unpacked: send the files of a session one by one")
+        return super().add_session(data_file, expiry, False, session_id)
+
+    def get_session(self, session_id: str, update_ts: bool = True, fetch_cache: bool = True) -> Any:
+        """What is known of it."""
+        return super().get_session(self._expected(session_id), update_ts, fetch_cache)
+
+    def remove_session(self, session_id: str) -> None:
+        """Delete its folder."""
+        super().remove_session(self._expected(session_id))
+
+    def _expected(self, session_id: str) -> str:
+        """Raise unless it is the name of a folder in the store, where MONAI Label would take any path."""
+        if not _NAME.fullmatch(session_id):
+            raise refuse(404, f"no session {session_id!r}")
+        return session_id
 
 
 class Inference(BundleInferTask):
@@ -238,7 +314,22 @@ class LesionBundles(MONAILabelApp):
         self.bundles = Path(app_dir, "model")
         # Of an upload, and of what it is unpacked.
         self.limit = int(conf.get("upload_mib", 1024)) * 2**20
+        # Uploads come here, and an inference may be asked of them: not of all that this machine has in /tmp.
+        tempfile.tempdir = None  # after /reload, that of the app before, which is removed with it
+        self.sent = tempfile.TemporaryDirectory(prefix="lesion_bundles_")
+        tempfile.tempdir = self.sent.name
         super().__init__(app_dir, studies, conf, "Lesion Bundles", "Brain lesions in MRI, and lesions in other images")
+
+    def init_datastore(self) -> Datastore:
+        """The one that MONAI Label chooses by `studies`, but with plain names."""
+        store = super().init_datastore()
+        store.__class__ = type("PlainDatastore", (PlainNames, type(store)), {})
+        return store
+
+    def _load_sessions(self, load: bool = False) -> Sessions | None:
+        """MONAI Label's, but with plain names."""
+        sessions = super()._load_sessions(load)
+        return PlainSessions(sessions.store_path, sessions.expiry) if sessions else None
 
     def init_infers(self) -> dict[str, Inference]:
         """Those that can be used; the others are told in a line each."""
@@ -282,26 +373,30 @@ class LesionBundles(MONAILabelApp):
             raise HTTPException(422 if is_theirs else 500, line) from None
 
     def bundle_path(self, model: str | None) -> str | None:
-        """Asked for before any training or batch is started."""
-        if model is not None and model not in self._infers:
+        """Asked for before any training or batch is started.
+
+        Without one MONAI Label would put a path that a request names on the path of Python.
+        """
+        if model not in self._infers:
             raise HTTPException(404, f"no model {model!r}: there are {', '.join(self._infers)}")
         return super().bundle_path(model)
 
-    def _expect_image(self, image: str, datastore: Datastore) -> None:
-        """Let it be one of the datastore, or one that was sent, and not too large."""
+    def _expect_image(self, request: Request, datastore: Datastore) -> None:
+        """Let it be one of the datastore, or one that was sent, and what is read of it not too large."""
+        image = request["image"]
         file = datastore.get_image_uri(image)
         if not file:
-            sent = [Path(tempfile.gettempdir()), *([Path(self.sessions().store_path)] if self.sessions() else [])]
+            sent = [Path(self.sent.name), *([Path(self.sessions().store_path)] if self.sessions() else [])]
             if not os.path.exists(image) or not any(Path(image).resolve().is_relative_to(p.resolve()) for p in sent):
                 raise HTTPException(404, f"no image {image!r} in the datastore")
-        if (size := unpacked_size(file or image)) > self.limit:
+        if (size := unpacked_size(scan_of(file or image, self.bundles / request["model"]))) > self.limit:
             raise HTTPException(413, f"{image}: {size >> 20} MiB unpacked, the limit is {self.limit >> 20}")
 
     def infer(self, request: Request, datastore: Datastore | None = None) -> dict[str, Any]:
         """Infer, and note the uncertainty with an image of the datastore."""
         datastore = datastore or self.datastore()
         self.bundle_path(request["model"])
-        self._expect_image(request["image"], datastore)
+        self._expect_image(request, datastore)
         with self._answers(f"infer {request['model']} of {request['image']}"):
             result: dict[str, Any] = super().infer(request, datastore)
             if "uncertainty" in result["params"] and datastore.get_image_uri(request["image"]):
@@ -309,6 +404,10 @@ class LesionBundles(MONAILabelApp):
                 noted = {**noted, request["model"]: result["params"]["uncertainty"]}
                 datastore.update_image_info(request["image"], {"uncertainty": noted})
             return result
+
+    def infer_wsi(self, request: Request, datastore: Datastore | None = None) -> dict[str, Any]:
+        """The same: no bundle reads slides, of which MONAI Label would open any file."""
+        return self.infer(request, datastore)
 
     def batch_infer(self, request: Request, datastore: Datastore | None = None) -> dict[str, Any]:
         """One image after another; one that fails is told, and the others are done."""
