@@ -329,7 +329,8 @@ class LesionBundles(MONAILabelApp):
     def _load_sessions(self, load: bool = False) -> Sessions | None:
         """MONAI Label's, but with plain names."""
         sessions = super()._load_sessions(load)
-        return PlainSessions(sessions.store_path, sessions.expiry) if sessions else None
+        # They are a dictionary, at first an empty one.
+        return None if sessions is None else PlainSessions(sessions.store_path, sessions.expiry)
 
     def init_infers(self) -> dict[str, Inference]:
         """Those that can be used; the others are told in a line each."""
@@ -386,7 +387,8 @@ class LesionBundles(MONAILabelApp):
         image = request["image"]
         file = datastore.get_image_uri(image)
         if not file:
-            sent = [Path(self.sent.name), *([Path(self.sessions().store_path)] if self.sessions() else [])]
+            sessions = self.sessions()
+            sent = [Path(self.sent.name), *([] if sessions is None else [Path(sessions.store_path)])]
             if not os.path.exists(image) or not any(Path(image).resolve().is_relative_to(p.resolve()) for p in sent):
                 raise HTTPException(404, f"no image {image!r} in the datastore")
         if (size := unpacked_size(scan_of(file or image, self.bundles / request["model"]))) > self.limit:
