@@ -42,6 +42,7 @@ _NAMED = {
 }  # fmt: skip
 # They call what another package has of a name that they are given.
 _BY_NAME = ("TorchVision", "TorchIO")
+_LOCATOR = ComponentLocator(excludes=["monailabel"])  # it looks through all of MONAI once, when first asked
 
 
 def is_allowed(name: str) -> bool:
@@ -88,7 +89,7 @@ def spelled_out(target: str) -> list[str]:
     """The dotted names that a `_target_` may stand for: MONAI finds its own components by their name alone."""
     if "." in target:
         return [target]
-    modules = ComponentLocator(excludes=["monailabel"]).get_component_module_name(target) or []
+    modules = _LOCATOR.get_component_module_name(target) or []
     return [f"{module}.{target}" for module in ([modules] if isinstance(modules, str) else modules)]
 
 

@@ -27,7 +27,7 @@ from .checking import SUMS
 from .documents import bill_of_materials, large_files, model_card, requirements
 from .vendoring import PACKAGE, names_in, reached, required
 
-__all__ = ["export", "files_of"]
+__all__ = ["export"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _IN_PAGES = re.compile(rf"\b{PACKAGE}(\.\w+)+")
@@ -86,7 +86,7 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     name = folder.resolve().name
     weights = Path(str(checkpoint)) if checkpoint else folder / "models" / "model.pt"
     configs = _configs(folder, overrides)
-    files = files_of(folder, configs)
+    files = _files_of(folder, configs)
     if checkpoint or weights_url or weights.is_file():
         files["models/model.pt"] = _weights(weights, configs["inference"])
     files["sbom.cdx.json"] = bill_of_materials(name, configs["metadata"], files)
@@ -100,7 +100,7 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB{'' if 'models/model.pt' in files else ', without weights'}")
 
 
-def files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
+def _files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     """Path in the exported bundle → content, but for weights and checksums.
 
     Args:

@@ -21,13 +21,13 @@ except ImportError:  # the extra `export`
 else:
     _INSTALLED = True
 
-__all__ = ["bill_of_materials", "large_files", "model_card", "packages", "requirements"]
+__all__ = ["bill_of_materials", "large_files", "model_card", "requirements"]
 
 _LICENSE = "Apache-2.0"
 _THREE = {"monai": "monai", "torch": "pytorch", "numpy": "numpy"}  # package → what metadata calls it
 
 
-def packages(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _packages(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Package → version that a bundle was tested with, as its metadata says; sorted."""
     own = {name: str(metadata[f"{key}_version"]) for name, key in _THREE.items()}
     return dict(sorted({**own, **metadata.get("required_packages_version", {})}.items()))
@@ -35,7 +35,7 @@ def packages(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def requirements(metadata: Mapping[str, Any]) -> bytes:
     """`requirements.txt`: what `pip install -r` installs for the bundle to run."""
-    return "".join(f"{name}=={version}\n" for name, version in packages(metadata).items()).encode()
+    return "".join(f"{name}=={version}\n" for name, version in _packages(metadata).items()).encode()
 
 
 def bill_of_materials(name: str, metadata: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
@@ -63,7 +63,7 @@ def bill_of_materials(name: str, metadata: Mapping[str, Any], files: Mapping[str
         licenses=licenses,
         description=metadata.get("description"),
     )
-    urls = {PackageURL("pypi", name=one, version=version) for one, version in packages(metadata).items()}
+    urls = {PackageURL("pypi", name=one, version=version) for one, version in _packages(metadata).items()}
     parts = [Component(name=url.name, version=url.version, purl=url, bom_ref=str(url)) for url in urls]
     for path in sorted(path for path in files if path.startswith("models/")):
         digest = HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(files[path]).hexdigest())
