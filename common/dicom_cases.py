@@ -20,7 +20,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from . import __version__
 from .atomic import check_writable, write_text
 from .data.case_files import stem
-from .data.dicom_regions import write_regions
+from .data.dicom_regions import read_regions, write_regions
 from .data.dicom_rules import find_channels, kind_of
 from .data.dicom_segmentation import SEGMENTS
 from .data.dicom_study import Series, Study, open_study, select_series
@@ -30,6 +30,7 @@ from .data.nifti_file import AFFINE_TOLERANCE, times
 from .data.reading import read_label_map
 from .data.writing import write_nifti
 from .errors import CaseError, InputError
+from .report.segmentation_picture import write_segmentation_picture
 from .running import find_bundle
 
 __all__ = ["dicom_in", "dicom_seg"]
@@ -200,7 +201,13 @@ def _write_record(
 
 
 def dicom_seg(
-    label_map: str, study: str, bundle: str, out: str, series: str | int | None = None, study_number: int | None = None
+    label_map: str,
+    study: str,
+    bundle: str,
+    out: str,
+    picture: str | None = None,
+    series: str | int | None = None,
+    study_number: int | None = None,
 ) -> None:
     """Write the label map that a bundle made of a study's case as a DICOM Segmentation that refers to its series.
 
@@ -208,12 +215,14 @@ def dicom_seg(
 
     Examples:
         lesion-bundles dicom_seg eval/study-12ab.nii.gz STUDY cga_unet --out seg.dcm
+        lesion-bundles dicom_seg eval/study-12ab.nii.gz STUDY cga_unet --out seg.dcm --picture seg.png
 
     Args:
         label_map: NIfTI file of what the bundle found in the case that `dicom_in` made.
         study: folder or zip of the DICOM files that `dicom_in` was given.
         bundle: name of the bundle (cga_unet), or its folder; its name and version are written.
         out: DICOM file to write.
+        picture: PNG file to write: what the DICOM file holds, read again, over the series in three planes.
         series: number of the series to refer to, where several have the label map's voxels.
         study_number: which study is meant where there are several; by date, the earliest is 1.
     """
@@ -231,6 +240,10 @@ def dicom_seg(
         write_regions(
             Path(str(out)), frames, case, opened, found, place, segments, metadata["name"], metadata["version"]
         )
+        if picture is not None:
+            values, written = read_volume(case, opened.path, found), read_regions(Path(str(out)), place)
+            names = {value: SEGMENTS[name][0] for value, name in segments.items()}
+            write_segmentation_picture(Path(str(picture)), values, written, place.affine, names)
     print(f"{out} is written; it refers to {found}")
 
 

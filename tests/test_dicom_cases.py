@@ -16,6 +16,9 @@ import pydicom
 import pytest
 from monai.transforms import Compose
 
+from common.data.dicom_regions import read_regions
+from common.data.dicom_study import Series, open_study
+from common.data.dicom_volume import locate
 from common.data.layouts import list_cases
 from common.dicom_cases import dicom_in, dicom_seg
 from common.errors import InputError
@@ -68,6 +71,11 @@ def refusal(call: Callable[..., None], *arguments: object, **options: object) ->
         call(*map(str, arguments), **options)
     assert all("\n" not in line for line in error.value.problems)
     return str(error.value)
+
+
+def series_of(study: Path) -> list[Series]:
+    with open_study(study) as opened:
+        return opened.series
 
 
 def label_of(case: Path, axes: str = "") -> tuple[Path, np.ndarray]:
@@ -213,6 +221,25 @@ def test_a_label_map_comes_back_whatever_its_axes(study: Path, case: Path, tmp_p
     path, label = label_of(case, axes)
     dicom_seg(str(path), str(study), "cga_unet", str(tmp_path / "seg.dcm"))
     expect_label(tmp_path / "seg.dcm", label, nibabel.load(next(case.glob("*-t1c.nii.gz"))).affine)
+
+
+def test_a_picture_of_what_was_written(study: Path, case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, label = label_of(case)
+    drawn = {}
+    monkeypatch.setattr("common.dicom_cases.write_segmentation_picture", lambda *given: drawn.update(enumerate(given)))
+    dicom_seg(str(path), str(study), "cga_unet", str(tmp_path / "seg.dcm"), picture=str(tmp_path / "seg.png"))
+    _, values, written, affine, segments = drawn.values()
+    scan = nibabel.load(next(case.glob("*-t1c.nii.gz")))
+    np.testing.assert_array_equal(values, scan.get_fdata())
+    np.testing.assert_array_equal(written, label)
+    np.testing.assert_allclose(affine, scan.affine)
+    assert segments == {1: "Necrotic and non-enhancing core", 2: "Edema", 3: "Enhancing tumour"}
+    # What is drawn is what the file holds, not what it was made of.
+    place = locate("a", study, next(series for series in series_of(study) if series.name == "6"))
+    segmentation = pydicom.dcmread(tmp_path / "seg.dcm")
+    segmentation.PixelData = bytes(len(segmentation.PixelData))
+    segmentation.save_as(tmp_path / "seg.dcm")
+    assert not read_regions(tmp_path / "seg.dcm", place).any()
 
 
 def test_what_a_segmentation_says(study: Path, case: Path, tmp_path: Path):

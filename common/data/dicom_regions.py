@@ -28,8 +28,9 @@ with suppress(ImportError):  # the extra `dicom`; without it `read_dataset` says
     from highdicom.seg import Segmentation
     from pydicom.sr.coding import Code
 
-__all__ = ["write_regions"]
+__all__ = ["read_regions", "write_regions"]
 
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _BRAIN = ("12738006", "SCT", "Brain")
 
 
@@ -100,3 +101,16 @@ def write_regions(
         )
 
     write_made(path, case, study.path, images[0], make, f"export {series} again")
+
+
+def read_regions(path: Path, place: Place) -> np.ndarray:
+    """The label map (columns, rows, slices) that a Segmentation holds of a series' voxels, 0 where it has no frames.
+
+    Args:
+        path: of a Segmentation whose segments don't overlap.
+        place: of the series.
+    """
+    affine = _RAS_TO_LPS @ place.affine
+    grid = highdicom.VolumeGeometry(affine, place.shape, "PATIENT", place.frame_of_reference)
+    found = highdicom.seg.segread(path).get_volume(combine_segments=True, allow_missing_positions=True)
+    return np.asarray(found.match_geometry(grid).array)

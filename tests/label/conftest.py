@@ -35,8 +35,7 @@ def python() -> Path:
 def app(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the app with the five, one without weights, and one with another's."""
     folder = tmp_path_factory.mktemp("label") / "app"
-    folder.mkdir()
-    shutil.copy(APP / "main.py", folder)
+    shutil.copytree(APP, folder, ignore=shutil.ignore_patterns("model", "logs", "__pycache__"))
     for name, tiny in TINY.items():
         weights_of(name, folder / f"{name}.pt")
         export(name, str(folder / "dist"), str(folder / f"{name}.pt"), **tiny, num_workers=0)
