@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -37,7 +38,9 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except (zlib.error, EOFError, NotImplementedError) as error:
         raise InputError(f"{path}: is a damaged zip, or packed as can't be unpacked here; unpack it first") from error
     except OSError as error:
-        raise InputError(f"{path}: can't be unpacked ({error.strerror}); free some space or set TMPDIR") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space or set TMPDIR" if full else "check its permissions and the names in it"
+        raise InputError(f"{path}: can't be unpacked ({error.strerror}); {remedy}") from error
 
 
 def _refuse_members(path: Path, members: list[zipfile.ZipInfo]) -> None:

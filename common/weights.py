@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,10 @@ def read_state(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any
     """
     content = _read(Path(path))
     state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no weights: expected a state dict, or one under the key 'model'")
+    if not isinstance(state, dict) or not all(map(_is_plain, state.values())):
+        raise InputError(
+            f"{path} holds no weights: expected a state dict of dense tensors, or one under the key 'model'"
+        )
     return state, _facts(content)
 
 
@@ -84,6 +87,10 @@ def no_weights(path: Path | str) -> str:
     return f"no weights at {path}: train first, or give the path of the file that has them"
 
 
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+
+
 def _facts(content: Any) -> dict[str, Any]:
     facts = content.get("trained_with") if isinstance(content, dict) else None
     return facts if isinstance(facts, dict) else {}
@@ -95,7 +102,14 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            if packed:  # a small file may then unpack to more than there is memory
+                raise InputError(f"{path} was packed, which torch.save doesn't do: get the file as it was saved")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds pickled objects or is damaged: it was not loaded and nothing in it was run; "

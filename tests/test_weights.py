@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,25 @@ def test_another_network_is_refused_whole(tmp_path: Path, network: torch.nn.Modu
 def test_other_content(tmp_path: Path, network: torch.nn.Module):
     torch.save({"epoch": 3}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="holds no weights"):
+        load_weights(network, tmp_path / "model.pt")
+
+
+def test_packed_files_are_refused_before_they_are_unpacked(tmp_path: Path, network: torch.nn.Module):
+    """Torch would read them, and a small one can hold zeros without end."""
+    path = tmp_path / "model.pt"
+    torch.save({**network.state_dict(), "0.weight": torch.zeros(10_000_000)}, path)
+    with zipfile.ZipFile(path) as saved, zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in saved.namelist():
+            packed.writestr(member, saved.read(member))
+    assert (tmp_path / "packed.pt").stat().st_size < 100_000 and torch.load(tmp_path / "packed.pt", weights_only=True)
+    with pytest.raises(InputError, match=r"packed\.pt was packed, which torch\.save doesn't do"):
+        load_weights(network, tmp_path / "packed.pt")
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(2, 2).to_sparse(), torch.zeros(2, 2, device="meta")])
+def test_tensors_without_values_of_their_own(tmp_path: Path, network: torch.nn.Module, tensor: torch.Tensor):
+    torch.save({**network.state_dict(), "0.weight": tensor}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="holds no weights: expected a state dict of dense tensors"):
         load_weights(network, tmp_path / "model.pt")
 
 

@@ -1,9 +1,12 @@
-"""Of which packages a bundle's config may use what: those parts of the field's that run no code that they are given."""
+"""Of which packages a bundle's config may use what: a list of classes and functions that run no code they are given."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import keyword
+import operator
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,36 +15,74 @@ import numpy as np
 import torch
 from monai.bundle.config_item import ComponentLocator
 
-from .vendoring import PACKAGE
+from .vendoring import PACKAGE, defines
 
-__all__ = ["IMPORTED", "is_allowed", "is_own", "spelled_out"]
+__all__ = ["BY_NAME", "IMPORTED", "is_allowed", "is_own", "reads_or_writes", "spelled_out"]
 
 IMPORTED = ("ignite", "itk", "math", "monai", "nibabel", "numpy", "torch", "os", "sys")
 """What a config may import; what it may use of these is another matter."""
 
-# Modules, with all below them, whose classes and functions may be used.
-_MODULES = (
-    "ignite.engine", "ignite.handlers", "ignite.metrics", "math", "monai.data", "monai.engines", "monai.handlers",
-    "monai.inferers", "monai.losses", "monai.metrics", "monai.networks", "monai.optimizers", "monai.transforms",
-    "monai.utils.enums", "monai.visualize", "nibabel.affines", "nibabel.nifti1", "nibabel.orientations", "torch.amp",
-    "torch.cuda", "torch.distributed.distributed_c10d", "torch.nn", "torch.optim", "torch.utils.data",
-    "torch.utils.tensorboard",
+BY_NAME = ("reader", "writer")
+"""Arguments whose value MONAI looks up anywhere in Python if it has a dot."""
+
+# Modules, with all below them, of which the classes may be made: they compute, and read and write no files but logs.
+_CLASSES = (
+    "ignite.engine", "ignite.metrics", "monai.engines", "monai.handlers", "monai.inferers", "monai.losses",
+    "monai.metrics", "monai.networks.blocks", "monai.networks.layers", "monai.networks.nets", "monai.optimizers",
+    "monai.transforms", "monai.utils.enums", "torch.nn.modules", "torch.nn.parallel", "torch.optim",
 )  # fmt: skip
-# Of these modules nothing: they load pickles or programs, or take names of things elsewhere.
+# Classes of these that load what they are told to, or call what another package has of a name.
 _BUT = (
-    "monai.data.torchscript_utils", "monai.data.utils.pickle_operations", "monai.data.utils.pickle_hashing",
-    "monai.networks.trt_compiler", "monai.networks.utils", "torch.cuda.memory", "torch.cuda._", "torch.nn.modules._",
-    "torch.utils.data.backward_compatibility",
-)  # fmt: skip
+    "ClearML",
+    "CuCIM",
+    "LearningRateFinder",
+    "MLFlow",
+    "Perceptual",
+    "TextEncod",
+    "TorchIO",
+    "TorchVision",
+    "Transchex",
+    "Trt",
+    "WSI",
+)
 _NAMED = {
-    "os.environ.get", "monai.utils.set_determinism", "monai.utils.misc.set_determinism", "nibabel.load", "torch.device",
-    "torch.Generator", "torch.compile", "torch.tensor", "torch.as_tensor", "torch.zeros", "torch.ones", "torch.full",
-    "torch.arange", "torch.linspace", "torch.stack", "torch.cat", "torch.where", "torch.sigmoid", "torch.softmax",
-    "torch.argmax", "numpy.array", "numpy.asarray", "numpy.zeros", "numpy.ones", "numpy.arange", "numpy.linspace",
-    "numpy.clip", "numpy.exp", "numpy.log", "numpy.sqrt", "numpy.mean", "numpy.stack", "numpy.concatenate",
+    "ignite.handlers": {"EarlyStopping", "EMAHandler", "TerminateOnNan", "Timer"},
+    "math": {"ceil", "cos", "exp", "floor", "log", "log2", "prod", "sin", "sqrt"},
+    "monai.data": {
+        "ArrayDataset", "CacheDataset", "DataLoader", "Dataset", "DistributedSampler",
+        "GridPatchDataset", "ITKReader", "ITKWriter", "MetaTensor", "NibabelReader", "NibabelWriter", "NrrdReader",
+        "PILReader", "PILWriter", "PatchDataset", "PatchIterd", "PydicomReader", "SmartCacheDataset",
+        "ThreadDataLoader", "ZipDataset", "decollate_batch", "list_data_collate", "load_decathlon_datalist",
+        "pad_list_data_collate", "partition_dataset", "partition_dataset_classes", "select_cross_validation_folds",
+    },
+    "monai.handlers": {"from_engine", "stopping_fn_from_loss", "stopping_fn_from_metric"},
+    "monai.networks": {"one_hot"},
+    "monai.utils": {"set_determinism"},
+    "nibabel": {"aff2axcodes", "as_closest_canonical", "load"},
+    "nibabel.affines": {"apply_affine", "voxel_sizes"},
+    "numpy": {
+        "arange", "argmax", "array", "asarray", "clip", "concatenate", "exp", "linspace", "log", "max", "mean", "min",
+        "ones", "sqrt", "stack", "sum", "unique", "zeros",
+    },
+    "torch": {
+        "Generator", "arange", "argmax", "as_tensor", "cat", "compile", "device", "full", "linspace", "ones", "sigmoid",
+        "softmax", "stack", "tensor", "where", "zeros",
+    },
+    "torch.amp": {"GradScaler"},
+    "torch.cuda": {"current_device", "device_count", "is_available", "set_device"},
+    "torch.distributed": {
+        "barrier", "destroy_process_group", "get_rank", "get_world_size", "init_process_group", "is_available",
+        "is_initialized",
+    },
+    "torch.nn": {"SyncBatchNorm.convert_sync_batchnorm"},
+    "torch.utils.data": {
+        "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "RandomSampler", "SequentialSampler", "Subset",
+        "TensorDataset", "WeightedRandomSampler", "random_split",
+    },
+    "torch.utils.tensorboard": {"SummaryWriter"},
 }  # fmt: skip
-# They call what another package has of a name that they are given.
-_BY_NAME = ("TorchVision", "TorchIO")
+# They take names of a reader or writer, and are made as components alone, where these can be looked at.
+_FILES = ("LoadImage", "SaveImage")
 _LOCATOR = ComponentLocator(excludes=["monailabel"])  # it looks through all of MONAI once, when first asked
 
 
@@ -51,7 +92,7 @@ def is_allowed(name: str) -> bool:
     The thing itself is looked at, not how it is spelled: `torch.os.system` is of `os`.
     """
     root, *parts = name.split(".")
-    if name in _NAMED:
+    if name == "os.environ.get":
         return True
     if root not in ("ignite", "math", "monai", "nibabel", "numpy", "torch") or any(p.startswith("_") for p in parts):
         return False
@@ -65,24 +106,35 @@ def is_allowed(name: str) -> bool:
                 return False
     except (ImportError, AttributeError):
         return False
-    return _is_allowed_thing(thing)
+    return _is_plain(thing) or _is_named(thing) or _is_allowed_class(thing)
 
 
-def _is_allowed_thing(thing: Any) -> bool:
-    if isinstance(thing, ModuleType):
+def _is_plain(thing: Any) -> bool:
+    """Whether it is a value, or a type of numbers."""
+    if isinstance(thing, type):
+        return issubclass(thing, np.generic)
+    return isinstance(thing, (bool, int, float, str, torch.dtype, torch.memory_format, torch.layout))
+
+
+def _is_named(thing: Any) -> bool:
+    """Whether it is one of `_NAMED`, whatever it is called here."""
+    return callable(thing) and any(
+        thing == operator.attrgetter(name)(importlib.import_module(module))
+        for module, names in _NAMED.items()
+        for name in names
+    )
+
+
+def _is_allowed_class(thing: Any) -> bool:
+    kind = type(thing) if isinstance(thing, Enum) else thing
+    if not isinstance(kind, type) or any(word in kind.__qualname__ for word in _BUT):
         return False
-    if isinstance(thing, (bool, int, float, str, torch.dtype, torch.memory_format, torch.layout)):
-        return True
-    if isinstance(thing, type) and issubclass(thing, np.generic):
-        return True
-    named = thing if hasattr(thing, "__qualname__") else type(thing)  # such as a member of an enumeration
-    module, own = getattr(named, "__module__", None), named.__qualname__
-    if not isinstance(module, str):
-        return False
-    whole = f"{module}.{own}"
-    if any(word in own for word in _BY_NAME) or any(whole.startswith(one) for one in _BUT):
-        return False
-    return whole in _NAMED or any(module == one or module.startswith(f"{one}.") for one in _MODULES)
+    return any(kind.__module__ == one or kind.__module__.startswith(f"{one}.") for one in _CLASSES)
+
+
+def reads_or_writes(name: str) -> bool:
+    """Whether it is a transform for files, which looks up its reader or writer by name."""
+    return name.rpartition(".")[2].startswith(_FILES)
 
 
 def spelled_out(target: str) -> list[str]:
@@ -94,18 +146,19 @@ def spelled_out(target: str) -> list[str]:
 
 
 def is_own(target: str, folder: Path) -> bool:
-    """Whether a `_target_` is what a module itself defines, in `scripts` of a bundle or in this project."""
+    """Whether a `_target_` is what a module itself defines: of a bundle's `scripts`, or of this project for its own."""
     root, *parts = target.split(".")
-    base = {"scripts": folder / "scripts", PACKAGE: Path(__file__).resolve().parents[1]}[root]
+    project = Path(__file__).resolve().parents[2]
+    if root == PACKAGE and folder.resolve().parent != project / "bundles":
+        return False
+    base = project / PACKAGE if root == PACKAGE else folder / "scripts"
+    if not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+        return False
     for end in range(len(parts) - 1, 0, -1):
         file = base.joinpath(*parts[:end]).with_suffix(".py")
         if file.is_file():
-            return _defines(ast.parse(file.read_text(encoding="utf-8")), parts[end:])
+            try:
+                return defines(ast.parse(file.read_bytes()), parts[end:])
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                return False
     return False
-
-
-def _defines(tree: ast.AST, path: list[str]) -> bool:
-    """Whether classes and functions of these names lie in one another there."""
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    found = [node for node in ast.iter_child_nodes(tree) if isinstance(node, kinds) and node.name == path[0]]
-    return bool(found) and (len(path) == 1 or _defines(found[-1], path[1:]))

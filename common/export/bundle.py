@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 
 from ..atomic import whole_file
 from ..checks import check_arguments
-from ..errors import InputError
+from ..errors import InputError, describe_cause
 from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
 from ..settings import SETTINGS
@@ -84,11 +84,14 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     """
     folder = find_bundle(str(bundle))
     name = folder.resolve().name
+    _expect_exportable(folder, name)
     weights = Path(str(checkpoint)) if checkpoint else folder / "models" / "model.pt"
     configs = _configs(folder, overrides)
     files = _files_of(folder, configs)
-    if checkpoint or weights_url or weights.is_file():
-        files["models/model.pt"] = _weights(weights, configs["inference"])
+    wanted = weights if checkpoint or weights_url or weights.is_file() else None
+    content = _weights(wanted, configs["inference"], folder)
+    if content is not None:
+        files["models/model.pt"] = content
     files["sbom.cdx.json"] = bill_of_materials(name, configs["metadata"], files)
     if weights_url:
         files["large_files.yml"] = large_files(str(weights_url), files.pop("models/model.pt"))
@@ -130,9 +133,39 @@ def _files_of(folder: Path, configs: Mapping[str, dict[str, Any]]) -> dict[str, 
     return files
 
 
-def _weights(path: Path, config: Mapping[str, Any]) -> bytes:
-    """The content of a checkpoint as `models/model.pt`, the one form that all who serve bundles read."""
-    load_weights(ConfigParser(deepcopy(dict(config))).get_parsed_content("network_def"), path)
+def _expect_exportable(folder: Path, name: str) -> None:
+    """Raise an InputError unless all is there that an exported bundle is made of, and nothing that would be lost."""
+    for file in ("configs/metadata.json", "configs/inference.json", "docs/README.md", "LICENSE"):
+        if not (folder / file).is_file():
+            raise InputError(f"{folder / file} is missing: an exported bundle has it; see CONTRIBUTING.md")
+    if (folder / "scripts").exists():
+        raise InputError(
+            f"{folder} was exported, or has code of its own in scripts: export a bundle whose code is here"
+        )
+    if "." in name:
+        raise InputError(f"{folder}: its name becomes a package's, and can't have a dot; rename the folder")
+    if other := sorted({*folder.glob("configs/*.y*ml")}):
+        raise InputError(f"{other[0]} would be left out: write it as JSON")
+
+
+def _weights(path: Path | None, config: Mapping[str, Any], folder: Path) -> bytes | None:
+    """The content of a checkpoint as `models/model.pt`, the one form that all who serve bundles read.
+
+    Raises:
+        InputError: the network can't be made, or the weights aren't its own, or were trained with other settings.
+    """
+    parser = ConfigParser(deepcopy(dict(config)))
+    try:
+        network = parser.get_parsed_content("network_def")
+        loaders = [id for id, one in enumerate(config.get("handlers", ())) if _is_loader(one)]
+        trained_with = [parser.get_parsed_content(f"handlers#{id}#trained_with") for id in loaders]
+    except Exception as error:  # of whatever ids and configs say
+        raise InputError(
+            f"{folder}/configs/inference.json: its network can't be made: {describe_cause(error)}"
+        ) from error
+    if path is None:
+        return None
+    load_weights(network, path, *trained_with)
     if path.suffix != ".safetensors":
         return path.read_bytes()
     state, facts = read_state(path)
@@ -141,9 +174,20 @@ def _weights(path: Path, config: Mapping[str, Any]) -> bytes:
     return content.getvalue()
 
 
+def _is_loader(handler: Any) -> bool:
+    return isinstance(handler, dict) and "trained_with" in handler and handler["_target_"].endswith(".WeightsLoader")
+
+
 def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Name → content of a bundle's configs, with what is overridden."""
-    configs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "configs").glob("*.json"))}
+    configs = {path.stem: _read_config(path) for path in sorted((folder / "configs").glob("*.json"))}
+    metadata = configs["metadata"]
+    for entry in ("monai_version", "pytorch_version", "numpy_version", "network_data_format"):
+        if entry not in metadata:
+            raise InputError(f"{folder}/configs/metadata.json lacks {entry}: see CONTRIBUTING.md")
+    version = str(metadata.get("version", ""))
+    if not re.fullmatch(r"\d[\w.+-]*", version):
+        raise InputError(f"{folder}/configs/metadata.json: version {version!r} is none: give one such as 0.1.0")
     check_arguments(**{id: value for id, value in overrides.items() if id in SETTINGS})
     for id, value in by_depth(overrides).items():
         holders = [content for name, content in configs.items() if name != "metadata" and id.split("#")[0] in content]
@@ -152,6 +196,16 @@ def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, 
         for content in holders:
             ConfigParser(content)[id] = value
     return configs
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read as JSON: {describe_cause(error)}; mend it") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no config: it must be a JSON object")
+    return content
 
 
 def _beside(modules: Sequence[Path]) -> list[Path]:

@@ -60,8 +60,27 @@ def check(bundle: str) -> None:
 
 def _check_folder(folder: Path, shown: str) -> None:
     """Print that nothing is wrong, or raise it; paths are shown as if the folder were `shown`."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    found = [*findings(folder), *_of_sums(folder, files), *_of_metadata(folder), *_of_code(files), *_of_weights(files)]
+    try:
+        everything = sorted(folder.rglob("*"))
+        files = {path.relative_to(folder).as_posix(): path for path in everything if path.is_file()}
+        # Links to folders aren't looked into.
+        found = [
+            f"{path} leads out of the bundle: put there what it leads to"
+            for path in everything
+            if not path.resolve().is_relative_to(folder.resolve())
+        ]
+        for one in (
+            findings(folder),
+            _of_sums(folder, files),
+            _of_metadata(folder),
+            _of_code(files),
+            _of_weights(files),
+        ):
+            found += one
+    except InputError as error:
+        found = [*error.problems]
+    except OSError as error:
+        found = [f"{error.filename} can't be read ({error.strerror}): check its permissions"]
     if found:
         raise InputError(*(line.replace(str(folder), shown) for line in found))
     code = len([name for name in files if name.startswith("scripts/")])

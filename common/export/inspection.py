@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser, ReferenceResolver
 
 from ..errors import InputError, describe_cause
-from .allowed import IMPORTED, is_allowed, is_own, spelled_out
+from .allowed import BY_NAME, IMPORTED, is_allowed, is_own, reads_or_writes, spelled_out
 from .vendoring import PACKAGE
 
 __all__ = ["findings"]
@@ -26,6 +26,9 @@ _REFERENCES = "__local_refs"  # what MONAI evaluates in place of `@id`
 _PATH = f"sys.path.insert(0, {_REFERENCES}['bundle_root'])"
 # Attributes by which frames and code of Python's own objects are reached.
 _INSIDE = ("_", "ag_", "co_", "cr_", "f_", "func_", "gi_", "tb_")
+# What MONAI gives to every expression.
+_GIVEN = {"monai": {"monai"}, "torch": {"torch"}, "np": {"numpy"}, "numpy": {"numpy"}}
+_MOST_ITEMS, _DEEPEST, _LONGEST = 100_000, 60, 20_000
 _ARGUMENTS = r"\(\s*(sys\.(stdout|stderr)\s*,?)?\s*\)|\{\s*\}"
 _EXPRESSIONS = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Starred, ast.Call, ast.keyword,
@@ -65,14 +68,30 @@ def _read(file: Path) -> Any:
             parser = configparser.RawConfigParser()
             parser.read_string(file.read_text())
             return {section: dict(parser.items(section)) for section in parser.sections()}
-        return ConfigParser.load_config_file(file)
+        content = ConfigParser.load_config_file(file)
+        _check_size(content)
+        return content
     except Exception as error:  # of whatever a hostile file makes a parser raise
         raise InputError(f"{file} can't be read: {describe_cause(error)}; get the bundle again") from error
 
 
+def _check_size(config: Any) -> None:
+    """Raise a ValueError if a config is larger than any honest one: YAML lets few lines stand for billions of items."""
+    waiting, count = [(config, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if count > _MOST_ITEMS or depth > _DEEPEST:
+            raise ValueError(f"it has more than {_MOST_ITEMS} items, or more than {_DEEPEST} levels")
+        if isinstance(item, str) and len(item) > _LONGEST:
+            raise ValueError(f"it has a string of more than {_LONGEST} characters")
+        below = item.values() if isinstance(item, Mapping) else item if isinstance(item, list) else ()
+        waiting += [(one, depth + 1) for one in below]
+
+
 def _imports(config: Any) -> dict[str, set[str]]:
     """Alias → dotted names of all that configs import, wherever."""
-    found: dict[str, set[str]] = {}
+    found = {alias: set(names) for alias, names in _GIVEN.items()}
     for text in _strings(config):
         node = _import_in(text)
         if node is not None:
@@ -98,8 +117,8 @@ def _import_in(text: str) -> ast.Import | ast.ImportFrom | None:
     """The import that an expression is for MONAI, which looks at its first statement."""
     try:
         first = ast.parse(text[1:]).body[:1] if text.startswith("$") else []
-    except (SyntaxError, ValueError):
-        return None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # which is told of the expression
     return first[0] if first and isinstance(first[0], (ast.Import, ast.ImportFrom)) else None
 
 
@@ -118,10 +137,7 @@ class _Config:
         """What isn't allowed in an item and all below it."""
         if isinstance(config, Mapping):
             for key, value in config.items():
-                if key == "_target_":
-                    yield from self._of_target(value, id or "the top")
-                elif key == "_mode_" and value not in ("default", "callable"):
-                    yield f"{id or 'the top'} starts a debugger or what only a run can tell: _mode_ {value}"
+                yield from self._of_key(str(key), value, config, id or "the top")
                 yield from self.lines(value, f"{id}#{key}" if id else str(key))
         elif isinstance(config, list):
             for index, value in enumerate(config):
@@ -135,6 +151,22 @@ class _Config:
                 yield f"{id} reaches a module: {config}"
         elif isinstance(config, str) and config.startswith("@") and "imports" in config:
             yield f"{id} reaches a module: {config}"
+
+    def _of_key(self, key: str, value: Any, config: Mapping[str, Any], id: str) -> Iterator[str]:
+        # A config that lies over another reaches into it by keys such as `a#b` and `+a::b`.
+        last = re.split("#|::", key)[-1].lstrip("+")
+        if last == "_target_":
+            yield from self._of_target(value, id)
+        elif last == "_mode_" and value not in ("default", "callable"):
+            yield f"{id} starts a debugger or what only a run can tell: _mode_ {value}"
+        elif last == "_mode_" and value == "callable" and reads_or_writes(str(config.get("_target_", "LoadImage"))):
+            yield f"{id} hands on what looks up readers and writers by their names: _mode_ {value}"
+        elif last in BY_NAME and not _is_plain_name(value):
+            yield f"{id} looks up a {last} that isn't one of MONAI's: {value}"
+        elif last == "allow_pickle" and value is not False:
+            yield f"{id} reads pickles: allow_pickle {value}"
+        elif last == "_debug_" and value is not False:
+            yield f"{id} starts a debugger: _debug_ {value}"
 
     def _of_target(self, target: Any, id: str) -> Iterator[str]:
         if not isinstance(target, str) or target.startswith(("$", "@", "%")):
@@ -156,7 +188,7 @@ class _Config:
             for one in references:  # as MONAI does before it evaluates what results
                 resolved = resolved.replace(one, f"{_REFERENCES}['{one[1:]}']")
             tree = ast.parse(resolved[1:].strip(), mode="eval")
-        except (SyntaxError, ValueError, RecursionError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             yield f"{id} can't be read: {text}"
             return
         if ast.unparse(tree) == _PATH and self.imports.get("sys") == {"sys"}:
@@ -170,7 +202,7 @@ class _Config:
         for alias in node.names:
             name = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
             whole_module = isinstance(node, ast.Import) and name.split(".")[0] in IMPORTED
-            if not whole_module and not is_allowed(name):
+            if not whole_module and not _may_be_used(name):
                 yield f"{id} imports {name}"
 
     def _of_tree(self, tree: ast.AST) -> Iterator[str]:
@@ -203,7 +235,7 @@ class _Config:
 
     def _of_bare(self, name: str, bound: set[str]) -> Iterator[str]:
         if name in self.imports:  # itself, not what is in it
-            if not all(map(is_allowed, self.imports[name])):
+            if not all(map(_may_be_used, self.imports[name])):
                 yield f"hands on {name}"
         elif name != _REFERENCES and name not in _BUILTINS and (name not in bound or name.startswith("_")):
             yield f"uses {name}"
@@ -211,8 +243,20 @@ class _Config:
     def _of_module(self, chain: str) -> Iterator[str]:
         alias, _, rest = chain.partition(".")
         for whole in sorted(f"{module}.{rest}" for module in self.imports[alias]):
-            if not is_allowed(whole):
+            if not _may_be_used(whole):
                 yield f"uses {whole}"
+
+
+def _may_be_used(name: str) -> bool:
+    """Whether an expression may name it; what looks up readers by name is only made as a component, to be looked at."""
+    return is_allowed(name) and not reads_or_writes(name)
+
+
+def _is_plain_name(value: Any) -> bool:
+    """Whether it can only be a reader or writer of MONAI's, or several, or components."""
+    if isinstance(value, list):
+        return all(map(_is_plain_name, value))
+    return value is None or isinstance(value, Mapping) or (isinstance(value, str) and value.isidentifier())
 
 
 def _is_import(node: ast.Subscript) -> bool:

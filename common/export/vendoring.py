@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["PACKAGE", "names_in", "reached", "required"]
+__all__ = ["PACKAGE", "defines", "names_in", "reached", "required"]
 
 PACKAGE = "common"
 _ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def reached(names: Iterable[str], root: Path = _ROOT) -> list[Path]:
         InputError: a name isn't there, or a module imports the package by its name, not relatively.
     """
     found: set[Path] = set()
-    waiting = [_module_of(name.split(".")[1:], root, name) for name in names]
+    waiting = [_module_with(name.split(".")[1:], root, name) for name in names]
     while waiting:
         file = waiting.pop()
         if file in found:
@@ -77,6 +77,23 @@ def required(files: Iterable[Path], root: Path = _ROOT) -> list[str]:
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 found.add(node.module.split(".")[0])
     return sorted(found - sys.stdlib_module_names)
+
+
+def _module_with(parts: list[str], root: Path, name: str) -> Path:
+    """The file of the module that a dotted path is of, or of what is defined there."""
+    file = _module_of(parts, root, name)
+    module = file.with_suffix("").parts
+    inside = parts[len(module) - (module[-1] == "__init__") :]
+    if inside and not defines(_tree(root / file), inside):
+        raise InputError(f"{name}: no such class or function in {root / file}")
+    return file
+
+
+def defines(tree: ast.AST, path: list[str]) -> bool:
+    """Whether classes and functions of these names lie in one another there."""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    found = [node for node in ast.iter_child_nodes(tree) if isinstance(node, kinds) and node.name == path[0]]
+    return bool(found) and (len(path) == 1 or defines(found[-1], path[1:]))
 
 
 def _module_of(parts: list[str], root: Path, name: str) -> Path:

@@ -6,8 +6,11 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +85,16 @@ def test_ids_that_the_weights_were_trained_with(tmp_path: Path):
     assert configs["train"]["network_def"]["_target_"] == "scripts.msconvlstm_att.networks.msconvlstm_att.MSConvLSTMAtt"
 
 
+def test_settings_that_weights_were_trained_with(tmp_path: Path):
+    small = {"network_def#features": [4, 4, 8], "network_def#width": 8}
+    state = MSConvLSTMAtt(features=(4, 4, 8), width=8).state_dict()
+    torch.save({"model": state, "trained_with": {"planes": ["coronal"]}}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"was trained with planes .*coronal.*say --planes"):
+        export("msconvlstm_att", str(tmp_path / "out"), str(tmp_path / "model.pt"), **small)
+    assert not (tmp_path / "out").exists()
+    export("msconvlstm_att", str(tmp_path / "out"), str(tmp_path / "model.pt"), **small, planes=["coronal"])
+
+
 def test_safetensors_become_what_all_servers_read(tmp_path: Path):
     network = MSConvLSTMAtt(features=(4, 4, 8), width=8)
     save_file(network.state_dict(), tmp_path / "m.safetensors", {"trained_with": '{"planes": ["axial"]}'})
@@ -123,3 +136,54 @@ def test_ids_that_there_are_not(ids: dict[str, object], told: str, tmp_path: Pat
     with pytest.raises(InputError, match=told):
         export("cga_unet", str(tmp_path / "out"), **ids)
     assert not (tmp_path / "out").exists()
+
+
+def edit(file: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
+    """Changes a config."""
+
+    def apply(folder: Path) -> None:
+        path = folder / "configs" / file
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: (folder / "LICENSE").unlink(), "LICENSE is missing"),
+        (lambda folder: (folder / "docs" / "README.md").unlink(), r"README\.md is missing"),
+        (lambda folder: (folder / "configs" / "inference.json").unlink(), r"inference\.json is missing"),
+        (lambda folder: (folder / "scripts").mkdir(), "was exported, or has code of its own"),
+        (lambda folder: (folder / "configs" / "a.yaml").touch(), r"a\.yaml would be left out"),
+        (lambda folder: (folder / "configs" / "train.json").write_text("{"), r"train\.json can't be read as JSON"),
+        (lambda folder: (folder / "configs" / "train.json").write_bytes(b'{"\xe9": 1}'), "can't be read as JSON"),
+        (lambda folder: (folder / "configs" / "train.json").write_text("[]"), r"train\.json holds no config"),
+        (edit("metadata.json", lambda content: content.pop("version")), "version '' is none"),
+        (edit("metadata.json", lambda content: content.update(version="../../x")), "version '../../x' is none"),
+        (edit("metadata.json", lambda content: content.pop("monai_version")), "metadata.json lacks monai_version"),
+        (edit("train.json", lambda content: content.update(x={"_target_": "common.losses.gone.Loss"})),
+         r"common\.losses\.gone\.Loss: no such class or function"),
+        (edit("train.json", lambda content: content.update(x={"_target_": "common.losses.fancl.Gone"})),
+         r"common\.losses\.fancl\.Gone: no such class or function"),
+        (edit("inference.json", lambda content: content["network_def"].update(features="[8,16")),
+         r"inference\.json: its network can't be made"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_exported(change: Callable[[Path], object], told: str, tmp_path: Path):
+    folder = tmp_path / "mine"
+    shutil.copytree(BUNDLES / "cga_unet", folder, ignore=shutil.ignore_patterns("models"))
+    export(str(folder), str(tmp_path / "before"))
+    change(folder)
+    with pytest.raises(InputError, match=told) as error:
+        export(str(folder), str(tmp_path / "out"))
+    assert len(error.value.problems) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_with_a_dot(tmp_path: Path):
+    shutil.copytree(BUNDLES / "cga_unet", tmp_path / "cga.v2")
+    with pytest.raises(InputError, match="can't have a dot"):
+        export(str(tmp_path / "cga.v2"), str(tmp_path / "out"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -190,6 +191,38 @@ def test_zips_that_are_none(exported: Path, tmp_path: Path):
         pass
     assert "holds 0 folders configs/" in told(tmp_path / "empty.zip")[0]
     assert "does not exist" in told(tmp_path / "none.zip")[0]
+
+
+def test_links_that_lead_out(folder: Path, tmp_path: Path):
+    shutil.move(folder / "models", tmp_path / "elsewhere")
+    (folder / "models").symlink_to(tmp_path / "elsewhere")
+    assert f"{folder}/models leads out of the bundle: put there what it leads to" in told(folder)
+
+
+def test_configs_of_a_zip_are_named_as_in_it(folder: Path, tmp_path: Path):
+    (folder / "configs" / "train.json").write_text('{"a": ' + "9" * 5000 + "}")
+    path = shutil.make_archive(str(tmp_path / "big"), "zip", tmp_path, folder.name)
+    (line,) = told(Path(path))
+    assert line.startswith(f"{path}/configs/train.json can't be read")
+
+
+@pytest.mark.parametrize(("error", "remedy"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "check its perm")])
+def test_a_zip_that_can_not_be_unpacked(exported: Path, monkeypatch: pytest.MonkeyPatch, error: int, remedy: str):
+    def fail(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", fail)
+    (line,) = told(exported)
+    assert line.startswith(f"{exported}: can't be unpacked (") and remedy in line
+
+
+def test_a_folder_that_can_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: Path, *_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    (line,) = told(folder)
+    assert "can't be read" in line and "Permission denied" in line
 
 
 @pytest.mark.parametrize(("content", "expected"), [("{", "can't be read"), (None, "no configs in")])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import InputError
 from common.export.inspection import findings
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
@@ -70,6 +71,29 @@ HOSTILE = {
     "another package by name": {"x": {"_target_": "TorchVisiond", "keys": "image", "name": "x"}},
     "a debugger": {"x": {"_target_": "Identityd", "keys": "image", "_mode_": "debug"}},
     "an assignment": {"x": "$(eval := 1)"},
+    "a reader by name": {"x": {"_target_": "LoadImage", "reader": "subprocess.check_call", "args": "touch owned"}},
+    "one of several readers": {"x": {"_target_": "LoadImaged", "keys": "image", "reader": ["ITKReader", "os.system"]}},
+    "a reader by reference": {"name": "os.system", "x": {"_target_": "LoadImage", "reader": "@name"}},
+    "a reader by an expression": {"x": {"_target_": "LoadImage", "reader": "$'os' + '.system'"}},
+    "a writer by name": {"x": {"_target_": "SaveImage", "writer": "os.system"}},
+    "a reader in an expression": {"x": "$monai.transforms.LoadImage('os.system')"},
+    "a reader by an import": {"imports": ["$from monai.transforms import LoadImage as L"], "x": "$L('os.system')"},
+    "a reader that is called": {
+        "f": {"_target_": "LoadImage", "_mode_": "callable"},
+        "x": "$@f(**{'rea' + 'der': 'os.system'})",
+    },
+    "a reader put into another config": {"load#reader": "os.system"},
+    "a target put into another config": {"+load::a#_target_": "os.system"},
+    "a pickle among arrays": {"x": {"_target_": "LoadImage", "reader": "NumpyReader", "allow_pickle": True}},
+    "a reader of pickles": {"x": {"_target_": "NumpyReader", "allow_pickle": True}},
+    "a cache of pickles": {"x": {"_target_": "PersistentDataset", "data": [], "transform": None, "cache_dir": "x"}},
+    "a decoder": {"imports": ["$from torch.utils.data.datapipes.utils import decoder"], "x": "$decoder.basichandlers"},
+    "a decoder's whole name": {"x": "$torch.utils.data.datapipes.utils.decoder.basichandlers('pyd', b'x')"},
+    "MONAI's jobs": {"x": {"_target_": "monai.apps.auto3dseg.BundleGen"}},
+    "this project's jobs": {"x": {"_target_": "common.jobs.run_jobs", "jobs": []}},
+    "a file that is no module": {"x": {"_target_": "scripts.../../../../etc/x.N"}},
+    "what MONAI gives to all": {"x": "$np.load('x.npy', allow_pickle=True)"},
+    "deep signs": {"x": "$" + "-" * 3000 + "1"},
 }
 
 
@@ -87,6 +111,36 @@ def test_hostile_configs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = [*findings(bundle(tmp_path / "b", HOSTILE[name]))]
     assert found and all(line.startswith(f"{tmp_path}/b/configs/train.json: ") for line in found)
     assert not (tmp_path / "owned").exists()
+
+
+def nine_of(number: int) -> str:
+    """A line of YAML with nine of the line before."""
+    return f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("within.yaml", "a: &a {b: *a}", "more than 60 levels"),
+        ("many.yaml", "\n".join(["a0: &a0 [1]", *map(nine_of, range(1, 13))]), "more than 100000 items"),
+        ("deep.json", "[" * 3000 + "]" * 3000, "can't be read"),
+        ("long.json", json.dumps({"a": "x" * 30_000}), "a string of more than 20000 characters"),
+        ("latin.json", "{\"a\": \"\udce9\"}", "can't be read"),
+    ],
+)  # fmt: skip
+def test_configs_that_are_too_much(tmp_path: Path, name: str, text: str, told: str):
+    folder = bundle(tmp_path, {})
+    (folder / "configs" / name).write_text(text, errors="surrogateescape")
+    with pytest.raises(InputError, match=told):
+        [*findings(folder)]
+
+
+@pytest.mark.parametrize("text", ["def x(:", "\x00", "(" * 3000])
+def test_own_code_that_is_none(tmp_path: Path, text: str):
+    folder = bundle(tmp_path, {"a": {"_target_": "scripts.net.Net"}})
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "net.py").write_text(text)
+    assert "which no module of its own defines" in next(findings(folder))
 
 
 def test_logging_that_runs_something(tmp_path: Path):
@@ -124,5 +178,12 @@ def test_what_configs_do_every_day(tmp_path: Path):
         "files": "$[{'image': name, 'label': label} for name, label in zip(@images, @labels)]",
         "relative": {"a": 1, "b": "$@#a + 1"},
         "unpacked": "$lambda batch: decollate_batch(batch)[:2]",
+        "given": "$np.array([1, 2]).sum() + torch.arange(3)",
+        "load": {"_target_": "LoadImaged", "keys": "image", "reader": ["ITKReader", "NibabelReader"]},
+        "save": {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
+        "metric": {"_target_": "MeanDice", "output_transform": "$monai.handlers.from_engine(['pred', 'label'])"},
+        "sampler": {"_target_": "torch.utils.data.RandomSampler", "data_source": "@dataset"},
+        "act": "$monai.networks.layers.Norm.BATCH",
+        "when": "$monai.utils.enums.MetricReduction.MEAN",
     }
     assert [*findings(bundle(tmp_path, {**config, "imports": ["$import monai", *config["imports"]]}))] == []

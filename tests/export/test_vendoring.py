@@ -28,7 +28,7 @@ def test_imports_are_followed_however_they_are_written(tmp_path: Path):
         tmp_path,
         {
             "a/__init__.py": "",
-            "a/net.py": "from . import block\nfrom .deep.layer import Layer\nfrom .. import errors\n",
+            "a/net.py": "from . import block\nfrom .deep.layer import Layer\nfrom .. import errors\n\nclass Net: ...\n",
             "a/block.py": "import os\n\n\ndef f():\n    from ..b import thing\n",
             "a/deep/__init__.py": "from .layer import Layer\n",
             "a/deep/layer.py": "class Layer: ...\n",
@@ -56,19 +56,24 @@ def test_packages_of_others(tmp_path: Path):
             "with suppress(ImportError):\n    import highdicom\n\n\ndef f():\n    import scipy\n",
         },
     )
-    assert required(reached(["common.a.x"], root), root) == ["monai", "scipy", "torch"]
+    assert required(reached(["common.a"], root), root) == ["monai", "scipy", "torch"]
 
 
 @pytest.mark.parametrize("line", ["import common.b", "from common import b", "from common.b import x"])
 def test_imports_by_the_packages_name(tmp_path: Path, line: str):
     root = package(tmp_path, {"a.py": line, "b.py": ""})
     with pytest.raises(InputError, match="imports common by its name"):
-        reached(["common.a.x"], root)
+        reached(["common.a"], root)
 
 
 def test_names_that_are_not_there(tmp_path: Path):
     with pytest.raises(InputError, match=r"common\.networks\.gone\.Net: no such module"):
         reached(["common.networks.gone.Net"], package(tmp_path, {}))
+    root = package(tmp_path / "other", {"networks/__init__.py": "", "networks/net.py": "class Net:\n    pass\n"})
+    for name in ("common.networks.gone.Net", "common.networks.net.Gone", "common.networks.net.Net.gone"):
+        with pytest.raises(InputError, match="no such class or function"):
+            reached([name], root)
+    assert Path("networks/net.py") in reached(["common.networks.net.Net", "common.networks.net"], root)
 
 
 def test_names_in_a_configuration():
