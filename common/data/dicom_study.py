@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from ..archives import open_archive
 from ..errors import CaseError, InputError
@@ -143,9 +143,13 @@ def _unpack(path: Path, folder: Path) -> None:
 
 def _headers(path: Path, folder: Path) -> list[Any]:
     """Of all DICOM files below a folder, one of each image."""
+
+    def refuse(error: OSError) -> NoReturn:  # os.walk leaves out what it can't read; its name may be the patient's
+        raise InputError(f"{path}: one of its folders can't be read ({error.strerror}); check its permissions")
+
     files = sorted(
         Path(root, name)
-        for root, _, names in os.walk(folder)
+        for root, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if name != "DICOMDIR" and not name.startswith(".") and "__MACOSX" not in root
     )
