@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from .dicom import items
 from .dicom_study import Series, Study, select_series
 from .labels import CHANNELS
 
@@ -124,11 +125,11 @@ def _facts(series: Series) -> _Facts:
     groups = [
         group
         for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for group in (header.get(name) or ())[:1]
+        for group in items(header, name)[:1]
     ]
 
     def number(keyword: str, sequence: str, inside: str) -> float | None:
-        places = [(header, keyword), *((item, inside) for group in groups for item in group.get(sequence) or ())]
+        places = [(header, keyword), *((item, inside) for group in groups for item in items(group, sequence))]
         for place, name in places:
             value = place.get(name)
             try:
@@ -137,7 +138,7 @@ def _facts(series: Series) -> _Facts:
                 continue
         return None
 
-    contrasts = [str(item.get("AcquisitionContrast", "")) for group in groups for item in group.get(_FRAME_TYPE) or ()]
+    contrasts = [str(item.get("AcquisitionContrast", "")) for group in groups for item in items(group, _FRAME_TYPE)]
     agent = series.text("ContrastBolusAgent").strip() not in ("", "none", "no", "n/a")
     return _Facts(
         words=series.text("SeriesDescription") or series.text("ProtocolName"),
