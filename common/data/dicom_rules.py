@@ -176,6 +176,7 @@ def find_channels(study: Study, chosen: Mapping[str, Any]) -> dict[str, Series]:
         raise InputError(f"{study.path}: a series is chosen for two modalities; choose another for one of them")
     kinds = {series.name: kind_of(series) for series in study.series}
     problems = []
+    instead = {series.name: channel for channel, series in found.items()}
     for channel in CHANNELS:
         if channel in found:
             continue
@@ -185,6 +186,13 @@ def find_channels(study: Study, chosen: Mapping[str, Any]) -> dict[str, Series]:
             found[channel] = fitting[0]
         elif fitting:
             problems.append(f"{study.path}: several series may be {what}: {', '.join(map(str, fitting))}; {how}")
+        elif displaced := [series for series in study.series if kinds[series.name] == channel]:
+            options = [f"--{instead[series.name]} {series.name}" for series in displaced]
+            were = ", ".join(f"{series} by {option}" for series, option in zip(displaced, options, strict=True))
+            problems.append(
+                f"{study.path}: no series is left for {what}: those recognised as it were taken for others, {were}; "
+                f"leave {' and '.join(options)} out, or {how}"
+            )
         else:
             told = ", ".join(f"{series}: {kinds[series.name]}" for series in study.series)
             problems.append(f"{study.path}: no series was recognised as {what}, among {told}; {how}")
