@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from functools import partial, wraps
 from io import StringIO
-from typing import Any
+from typing import Any, get_args
 
 import fire
 from fire.core import FireExit
+from fire.decorators import SetParseFn
 
 from .cross_validation import cross_validate, write_folds
 from .data.describe import data
@@ -51,19 +53,33 @@ def main() -> None:
         call()
 
 
-def _parse(verbs: Mapping[str, Callable[..., None]]) -> list[Callable[[], None]]:
+def _text(name: str, word: str) -> str:
+    """What is typed for a parameter that takes text: Fire makes the numbers 20241 and 100000.0 of 2024_1 and 1e5."""
+    if word in ("True", "False"):  # which is how Fire says that a flag has no value
+        raise InputError(f"--{name} needs a value: write --{name} VALUE")
+    return word
+
+
+def _parse(verbs: Mapping[str, Callable[..., None]]) -> list[partial[None]]:
     """The call that the command line asks for, if any; Fire's own help goes to the standard error.
 
     Raises:
         InputError: there is a word that the verb doesn't take; Fire itself would say so after it has called the verb.
+            Or an option that takes text has no value.
     """
-    calls: list[Callable[[], None]] = []
+    calls: list[partial[None]] = []
 
     def postponed(verb: Callable[..., None]) -> Callable[..., None]:
         @wraps(verb)
         def note(*arguments: Any, **options: Any) -> None:
             calls.append(partial(verb, *arguments, **options))
 
+        for name, parameter in inspect.signature(verb, eval_str=True).parameters.items():
+            if str in (parameter.annotation, *get_args(parameter.annotation)):
+                if parameter.kind is parameter.VAR_POSITIONAL:
+                    SetParseFn(str, None)(note)  # so Fire calls the words that have no name
+                else:
+                    SetParseFn(partial(_text, name), name)(note)
         return note
 
     shown = StringIO()
