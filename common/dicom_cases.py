@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ _RECORD = "dicom.json"
 def dicom_in(
     study: str,
     out: str,
+    *,
     case: str | None = None,
     grid: str = "t1c",
     t1n: str | int | None = None,
@@ -59,7 +61,8 @@ def dicom_in(
     """Turn the MR study of a brain into a case that all bundles take: <out>/<case>/<case>-t1n.nii.gz, -t1c, -t2w, -t2f.
 
     The four series are recognised, and resampled to the voxels of one of them; all must be of one frame of reference.
-    <out>/<case>/dicom.json says which series became what, by their UIDs.
+    <out>/<case>/dicom.json says which series became what, by their UIDs; while it names none, the case isn't whole, and
+    the same command again mends it.
 
     Examples:
         lesion-bundles dicom_in STUDY --out cases
@@ -78,11 +81,12 @@ def dicom_in(
     """
     if grid not in CHANNELS:
         raise InputError(f"--grid {grid}: is no modality; give one of {', '.join(CHANNELS)}")
-    if case is not None and (not re.fullmatch(r"[\w.-]+", case := str(case)) or case.startswith(".")):
+    if case is not None and (not re.fullmatch(r"[\w.-]+", case) or case.startswith(".")):
         raise InputError(f"--case {case!r}: can't be a case's name; give one of letters, digits, '.', '-' and '_'")
-    with open_study(str(study), study_number) as opened:
+    with open_study(study, study_number) as opened:
         name = case or f"study-{hashlib.sha256(opened.uid.encode()).hexdigest()[:10]}"
-        folder = Path(str(out)) / name
+        folder = Path(out) / name
+        _refuse_own_files("--out", folder, opened)
         _refuse_other_study(folder, name, opened)
         series = find_channels(opened, {"t1n": t1n, "t1c": t1c, "t2w": t2w, "t2f": t2f})
         places = {channel: locate(name, opened.path, found) for channel, found in series.items()}
@@ -98,10 +102,17 @@ def dicom_in(
             volumes[channel] = _on_grid(volume, places[channel], target)
             how = "as it is" if _is_same(places[channel], target) else f"resampled to the voxels of {grid}"
             print(f"{channel}: {found}, {how}")
-    # The record first: it tells whose the folder is, should this be stopped and run again.
+    files = {f"{name}-{channel}.nii.gz": voxels for channel, voxels in volumes.items()}
+    with TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as temporary:
+        for file, voxels in files.items():
+            write_nifti(Path(temporary, file), voxels, target.affine)
+        # Should this be stopped, the record tells whose the folder is, and old volumes don't stand beside new ones.
+        write_text(folder / _RECORD, json.dumps({"study": opened.uid}) + "\n")
+        for file in files:
+            (folder / file).unlink(missing_ok=True)
+        for file in files:
+            Path(temporary, file).replace(folder / file)
     _write_record(folder / _RECORD, opened, series, places, grid)
-    for channel, voxels in volumes.items():
-        write_nifti(folder / f"{name}-{channel}.nii.gz", voxels, target.affine)
     print(f"{folder} is written; --dataset_dir {out} takes it")
     if background < _LEAST_BACKGROUND or litres > _LARGEST_BRAIN:
         logger.warning(
@@ -111,6 +122,25 @@ def dicom_in(
             "files",
             *(name, 100 * background, litres, 100 * _LEAST_BACKGROUND, _LARGEST_BRAIN),
         )
+
+
+def _refuse_own_files(option: str, path: Path, study: Study, label_map: str | None = None) -> None:
+    """Raise an InputError where what is written would replace what is read, or would be taken for a part of it.
+
+    Nothing is told of the path, which may be a file of the study that has the patient's name.
+    """
+    written = _places(path)
+    if label_map is not None and written & _places(Path(label_map)):
+        raise InputError(f"{option}: is {label_map}, the label map itself; give another file")
+    files = (Path(header.filename) for series in study.series for header in series.headers)
+    inside = any(place.is_relative_to(other) for place in written for other in _places(study.path))
+    if inside or any(written & _places(file) for file in files):
+        raise InputError(f"{option}: lies in {study.path}, and would become a part of the study; give another place")
+
+
+def _places(path: Path) -> set[Path]:
+    """Where a path leads, and of a link also where it stands, since it would be replaced itself."""
+    return {path.resolve(), path.parent.resolve() / path.name}
 
 
 def _refuse_other_study(folder: Path, name: str, study: Study) -> None:
@@ -205,6 +235,7 @@ def dicom_seg(
     study: str,
     bundle: str,
     out: str,
+    *,
     picture: str | None = None,
     series: str | int | None = None,
     study_number: int | None = None,
@@ -227,7 +258,6 @@ def dicom_seg(
         study_number: which study is meant where there are several; by date, the earliest is 1.
     """
     metadata = json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text())
-    label_map = str(label_map)
     case = stem(label_map)
     label, affine, _ = read_label_map({"case": case, "label": label_map})
     segments = _segments(bundle, metadata)
@@ -235,16 +265,30 @@ def dicom_seg(
         raise CaseError(
             case, label_map, f"holds {unknown[0]}, which {bundle} doesn't tell", "name the bundle that made it"
         )
-    with open_study(str(study), study_number) as opened:
+    files = {option: Path(path) for option, path in (("--out", out), ("--picture", picture)) if path is not None}
+    with open_study(study, study_number) as opened:
+        _refuse_files(files, opened, label_map)
         found, place, frames = _find_grid(case, label_map, label, affine, opened, series)
+        for file in files.values():
+            check_writable(file.parent)
         write_regions(
-            Path(str(out)), frames, case, opened, found, place, segments, metadata["name"], metadata["version"]
+            files["--out"], frames, case, opened, found, place, segments, metadata["name"], metadata["version"]
         )
         if picture is not None:
-            values, written = read_volume(case, opened.path, found), read_regions(Path(str(out)), place)
+            values, written = read_volume(case, opened.path, found), read_regions(files["--out"], place)
             names = {value: SEGMENTS[name][0] for value, name in segments.items()}
-            write_segmentation_picture(Path(str(picture)), values, written, place.affine, names)
+            write_segmentation_picture(files["--picture"], values, written, place.affine, names)
     print(f"{out} is written; it refers to {found}")
+
+
+def _refuse_files(files: Mapping[str, Path], study: Study, label_map: str) -> None:
+    """Raise an InputError where a file can't be written, or would replace one that is read, or another."""
+    for option, path in files.items():
+        _refuse_own_files(option, path, study, label_map)
+        if path.is_dir():
+            raise InputError(f"{option} {path}: is a folder; name a file in it")
+    if "--picture" in files and _places(files["--picture"]) & _places(files["--out"]):
+        raise InputError("--picture: is the file of --out; give another")
 
 
 def _segments(bundle: str, metadata: Mapping[str, Any]) -> dict[int, str]:

@@ -105,7 +105,7 @@ def score(
         prediction_convention=prediction_convention,
         reference_convention=reference_convention,
     )
-    *methods, references_dir = (Path(str(folder)) for folder in folders)
+    *methods, references_dir = map(Path, folders)
     names = _names(methods)
     references = find_references(references_dir, reference_convention)
     if out is not None:

@@ -28,8 +28,10 @@ from tests.data.dicom_studies import (
     SAGITTAL,
     SECRETS,
     enhanced_series,
+    label_of,
     mr_series,
     mr_study,
+    refusal,
     uid,
     values_at,
 )
@@ -66,33 +68,9 @@ def edited(study: Path, tmp_path: Path) -> Callable[..., Path]:
     return edit
 
 
-def refusal(call: Callable[..., None], *arguments: object, **options: object) -> str:
-    with pytest.raises(InputError) as error:
-        call(*map(str, arguments), **options)
-    assert all("\n" not in line for line in error.value.problems)
-    return str(error.value)
-
-
 def series_of(study: Path) -> list[Series]:
     with open_study(study) as opened:
         return opened.series
-
-
-def label_of(case: Path, axes: str = "") -> tuple[Path, np.ndarray]:
-    """Writes a label map of a case, with slices of nothing, in its geometry or with other axes."""
-    scan = nibabel.load(next(case.glob("*-t1c.nii.gz")))
-    label = np.random.default_rng(0).integers(0, 4, scan.shape).astype(np.uint8)
-    label[..., :3] = 0
-    image = nibabel.Nifti1Image(label, scan.affine)
-    if axes:
-        turn = nibabel.orientations.ornt_transform(
-            nibabel.io_orientation(scan.affine), nibabel.orientations.axcodes2ornt(axes)
-        )
-        image = image.as_reoriented(turn)
-    path = case.parent.parent / f"labels{axes}" / f"{case.name}.nii.gz"
-    path.parent.mkdir(exist_ok=True)
-    nibabel.save(image, path)
-    return path, label
 
 
 def expect_label(path: Path, label: np.ndarray, affine: np.ndarray) -> None:
@@ -352,7 +330,8 @@ def test_a_segmentation_beside_its_series_is_none_of_them(edited: Callable[..., 
     image = nibabel.load(path)
     nibabel.save(nibabel.Nifti1Image(np.ones_like(label), image.affine), tmp_path / "b.nii.gz")
     for name in ("first", "second"):
-        dicom_seg(str(tmp_path / "b.nii.gz"), str(copy), "mps_ams", str(copy / f"{name}.dcm"))
+        dicom_seg(str(tmp_path / "b.nii.gz"), str(copy), "mps_ams", str(tmp_path / f"{name}.dcm"))
+        shutil.copy(tmp_path / f"{name}.dcm", copy)
     found = highdicom.seg.segread(copy / "second.dcm")
     assert found.ReferencedSeriesSequence[0].SeriesInstanceUID == uid("one", 6)
     dicom_in(str(copy), str(tmp_path / "cases"), t1c=6)

@@ -27,7 +27,7 @@ else:
         logging.getLogger(_name).setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=rf"{_name}\b")
 
-__all__ = ["DICOM_ENDING", "has_preamble", "is_dicom", "read_dataset", "read_dicom", "read_frames"]
+__all__ = ["DICOM_ENDING", "has_preamble", "is_dicom", "items", "read_dataset", "read_dicom", "read_frames", "whole"]
 
 DICOM_ENDING = ".dcm"
 
@@ -56,6 +56,20 @@ def has_preamble(path: Path) -> bool:
     """
     with open(path, "rb") as file:
         return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+
+
+def items(dataset: Any, keyword: str) -> list[Any]:
+    """The Datasets in a sequence; none where there is no such entry, or it holds something else."""
+    value = dataset.get(keyword)
+    return list(value) if isinstance(value, pydicom.Sequence) else []
+
+
+def whole(value: Any) -> int | None:
+    """An entry as a whole number; None where it is none, or several."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def read_dicom(case: str, path: Path | str) -> np.ndarray:
@@ -183,8 +197,8 @@ def _unknown_packing(dataset: Any) -> str | None:
 
 def _scaling(dataset: Any, frame: int = 0) -> Any:
     """What says how stored values become the modality's: the image, or, of an enhanced one, an entry of its frame."""
-    own = (dataset.get("PerFrameFunctionalGroupsSequence") or ())[frame : frame + 1]
-    for group in (*own, *(dataset.get("SharedFunctionalGroupsSequence") or ())):
-        for transformation in group.get("PixelValueTransformationSequence") or ():
+    own = items(dataset, "PerFrameFunctionalGroupsSequence")[frame : frame + 1]
+    for group in (*own, *items(dataset, "SharedFunctionalGroupsSequence")):
+        for transformation in items(group, "PixelValueTransformationSequence"):
             return transformation
     return dataset

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from .dicom import items
 from .dicom_study import Series, Study, select_series
 from .labels import CHANNELS
 
@@ -124,11 +125,11 @@ def _facts(series: Series) -> _Facts:
     groups = [
         group
         for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-        for group in (header.get(name) or ())[:1]
+        for group in items(header, name)[:1]
     ]
 
     def number(keyword: str, sequence: str, inside: str) -> float | None:
-        places = [(header, keyword), *((item, inside) for group in groups for item in group.get(sequence) or ())]
+        places = [(header, keyword), *((item, inside) for group in groups for item in items(group, sequence))]
         for place, name in places:
             value = place.get(name)
             try:
@@ -137,7 +138,7 @@ def _facts(series: Series) -> _Facts:
                 continue
         return None
 
-    contrasts = [str(item.get("AcquisitionContrast", "")) for group in groups for item in group.get(_FRAME_TYPE) or ()]
+    contrasts = [str(item.get("AcquisitionContrast", "")) for group in groups for item in items(group, _FRAME_TYPE)]
     agent = series.text("ContrastBolusAgent").strip() not in ("", "none", "no", "n/a")
     return _Facts(
         words=series.text("SeriesDescription") or series.text("ProtocolName"),
@@ -175,6 +176,7 @@ def find_channels(study: Study, chosen: Mapping[str, Any]) -> dict[str, Series]:
         raise InputError(f"{study.path}: a series is chosen for two modalities; choose another for one of them")
     kinds = {series.name: kind_of(series) for series in study.series}
     problems = []
+    instead = {series.name: channel for channel, series in found.items()}
     for channel in CHANNELS:
         if channel in found:
             continue
@@ -184,6 +186,13 @@ def find_channels(study: Study, chosen: Mapping[str, Any]) -> dict[str, Series]:
             found[channel] = fitting[0]
         elif fitting:
             problems.append(f"{study.path}: several series may be {what}: {', '.join(map(str, fitting))}; {how}")
+        elif displaced := [series for series in study.series if kinds[series.name] == channel]:
+            options = [f"--{instead[series.name]} {series.name}" for series in displaced]
+            were = ", ".join(f"{series} by {option}" for series, option in zip(displaced, options, strict=True))
+            problems.append(
+                f"{study.path}: no series is left for {what}: those recognised as it were taken for others, {were}; "
+                f"leave {' and '.join(options)} out, or {how}"
+            )
         else:
             told = ", ".join(f"{series}: {kinds[series.name]}" for series in study.series)
             problems.append(f"{study.path}: no series was recognised as {what}, among {told}; {how}")

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from ..archives import open_archive
 from ..errors import CaseError, InputError
-from .dicom import has_preamble, read_dataset
+from .dicom import has_preamble, read_dataset, whole
 
-__all__ = ["Series", "Study", "open_study", "select_series"]
+__all__ = ["Series", "Study", "frames_of", "open_study", "select_series"]
 
 _PREAMBLE = 132
 _TAGS = (
@@ -62,7 +62,7 @@ class Series:
     @property
     def slices(self) -> int:
         """Number of frames in all its files."""
-        return sum(_whole(header.get("NumberOfFrames")) or 1 for header in self.headers)
+        return sum(map(frames_of, self.headers))
 
     def text(self, *keywords: str) -> str:
         """Entries of its first file as lower-case text with blanks between; what there is none of is left out."""
@@ -96,11 +96,9 @@ def _joined(value: Any) -> str:
     return value if isinstance(value, str) else " ".join(map(str, value)) if isinstance(value, Sequence) else str(value)
 
 
-def _whole(value: Any) -> int | None:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None
+def frames_of(header: Any) -> int:
+    """How many frames a file holds; 1 where it doesn't say so, or nonsense."""
+    return max(whole(header.get("NumberOfFrames")) or 1, 1)
 
 
 @contextmanager
@@ -143,9 +141,13 @@ def _unpack(path: Path, folder: Path) -> None:
 
 def _headers(path: Path, folder: Path) -> list[Any]:
     """Of all DICOM files below a folder, one of each image."""
+
+    def refuse(error: OSError) -> NoReturn:  # os.walk leaves out what it can't read; its name may be the patient's
+        raise InputError(f"{path}: one of its folders can't be read ({error.strerror}); check its permissions")
+
     files = sorted(
         Path(root, name)
-        for root, _, names in os.walk(folder)
+        for root, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if name != "DICOMDIR" and not name.startswith(".") and "__MACOSX" not in root
     )
@@ -209,7 +211,7 @@ def _series_of(headers: list[Any]) -> list[Series]:
         by_uid[str(header.SeriesInstanceUID)].append(header)
     by_number: dict[int, list[list[Any]]] = defaultdict(list)
     for _, group in sorted(by_uid.items()):
-        by_number[_whole(group[0].get("SeriesNumber")) or 0].append(group)
+        by_number[whole(group[0].get("SeriesNumber")) or 0].append(group)
     return [
         Series(f"{number}{_letters(index)}" if len(groups) > 1 else str(number), group)
         for number, groups in sorted(by_number.items())

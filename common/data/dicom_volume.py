@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from ..errors import CaseError
-from .dicom import read_frames
-from .dicom_study import Series
+from .dicom import items, read_frames, whole
+from .dicom_study import Series, frames_of
 
 __all__ = ["Place", "locate", "read_volume"]
 
@@ -63,16 +63,14 @@ class _Series:
         """An entry of every slice, (slices, size); of an enhanced image out of its frames' sequences."""
         rows = []
         for header in self.series.headers:
-            own = header.get("PerFrameFunctionalGroupsSequence")
-            shared = header.get("SharedFunctionalGroupsSequence") or ()
+            own = items(header, "PerFrameFunctionalGroupsSequence")
+            shared = items(header, "SharedFunctionalGroupsSequence")
             for group in own if own else [header]:
-                holders = (
-                    [item for place in (group, *shared) for item in place.get(sequence) or ()] if own else [header]
-                )
+                holders = [item for place in (group, *shared) for item in items(place, sequence)] if own else [header]
                 value = next((holder.get(keyword) for holder in holders if holder.get(keyword) is not None), None)
                 try:
                     row = np.atleast_1d(np.asarray(value, float))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     row = np.empty(0)
                 if row.shape != (size,) or not np.isfinite(row).all():
                     lack = "one of its slices" if self.series.slices > 1 else "its slice"
@@ -101,14 +99,14 @@ def locate(case: str, path: Path, series: Series) -> Place:
             than 4 GiB, whatever the files' own sizes.
     """
     checked = _Series(case, path, series)
-    enhanced = [header for header in series.headers if (header.get("NumberOfFrames") or 1) != 1]
+    enhanced = [header for header in series.headers if frames_of(header) != 1]
     if enhanced and len(series.headers) > 1:
         checked.fail(f"holds {len(series.headers)} files of several frames", "give a study with one of them")
-    if enhanced and len(enhanced[0].get("PerFrameFunctionalGroupsSequence") or ()) != series.slices:
+    if enhanced and len(items(enhanced[0], "PerFrameFunctionalGroupsSequence")) != series.slices:
         checked.fail(
             "has several frames in a file, and doesn't say where they lie", "export it as an enhanced MR image"
         )
-    frames = [(index, frame) for index, header in enumerate(series.headers) for frame in range(_frames(header))]
+    frames = [(index, frame) for index, header in enumerate(series.headers) for frame in range(frames_of(header))]
     if len(frames) < 2:
         checked.fail("is no volume", "choose another series")
     spaces = {str(header.get("FrameOfReferenceUID") or "") for header in series.headers}
@@ -117,7 +115,7 @@ def locate(case: str, path: Path, series: Series) -> Place:
                      "register the series, and give them as NIfTI files")  # fmt: skip
     if len(spaces) > 1:
         checked.fail(f"mixes slices of {len(spaces)} frames of reference", "choose another series")
-    rows, columns = checked.expect_same(_sizes(checked), "sizes", 0).astype(int).tolist()
+    rows, columns = map(int, checked.expect_same(_sizes(checked), "sizes", 0).tolist())
     if (size := 4 * rows * columns * len(frames)) > _MOST_BYTES:
         checked.fail(
             f"says that it holds {columns}×{rows}×{len(frames)} voxels: {size / 2**30:.1f} GiB, and "
@@ -142,14 +140,9 @@ def locate(case: str, path: Path, series: Series) -> Place:
     return Place([frames[index] for index in order], shape, _LPS_TO_RAS @ affine, spaces.pop())
 
 
-def _frames(header: Any) -> int:
-    """How many frames a file holds."""
-    return int(header.get("NumberOfFrames") or 1)
-
-
 def _sizes(checked: _Series) -> np.ndarray:
-    sizes = [[header.get("Rows") or 0, header.get("Columns") or 0] for header in checked.series.headers]
-    if not all(map(all, sizes)):
+    sizes = [[whole(header.get(keyword)) or 0 for keyword in ("Rows", "Columns")] for header in checked.series.headers]
+    if min(map(min, sizes)) < 1:
         checked.fail("holds files that are no images", "choose another series")
     return np.asarray(sizes, float)
 
@@ -210,7 +203,7 @@ def read_volume(case: str, path: Path, series: Series) -> np.ndarray:
             except CaseError as error:
                 raise CaseError(case, path, error.reason, error.remedy) from None
         values = read[index]
-        if values.shape != (_frames(series.headers[index]), place.shape[1], place.shape[0]):
+        if values.shape != (frames_of(series.headers[index]), place.shape[1], place.shape[0]):
             raise CaseError(case, path, f"{series} holds other images than its entries say", "export it again")
         voxels[:, :, position] = values[frame].T
     return voxels

@@ -209,7 +209,7 @@ def report(
         missing: missing_modalities.json that evaluate_missing wrote; looked for in predictions_dir where not given.
         overrides: ids of the bundle's inference config as they were for the predictions, such as --resample False.
     """
-    folder = find_bundle(str(bundle)) if bundle is not None else None
+    folder = find_bundle(bundle) if bundle is not None else None
     path = build_report(
         dataset_dir,
         predictions_dir,

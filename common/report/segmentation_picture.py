@@ -22,7 +22,9 @@ _PIXELS = 600  # of each plane's edge
 def write_segmentation_picture(
     path: Path, image: np.ndarray, label: np.ndarray, affine: np.ndarray, segments: Mapping[int, str]
 ) -> None:
-    """Draw segments in three planes through the largest lesion, or through the middle without one.
+    """Draw segments in three planes through the largest lesion, or through the middle without one, and name them.
+
+    One that has no voxel isn't named; of one that has some elsewhere it is said that they aren't in these slices.
 
     Args:
         path: of the PNG file to write.
@@ -37,6 +39,8 @@ def write_segmentation_picture(
     (values, spacing), (found, _) = orient(image, affine), orient(label, affine)
     limits = grey_limits(values, values != 0)
     colours = dict(zip(segments, REGION_COLOURS.values(), strict=False))
+    present = set(np.unique(found).tolist())
+    shown: set[int] = set()
     figure = Figure(figsize=(3 * _PIXELS / 100, _PIXELS / 100), dpi=100, facecolor="black")
     for number, axis in enumerate(PLANES.values()):
         axes = figure.add_axes((number / 3, 0, 1 / 3, 1))
@@ -47,12 +51,15 @@ def write_segmentation_picture(
         show_slice(axes, values.take(index, axis=axis).T, edges, limits)
         for value, colour in colours.items():
             mask = value == found.take(index, axis=axis).T
+            if mask.any():
+                shown.add(value)
             show_slice(axes, mask, edges, (0, 1), ListedColormap([colour]), alpha=0.35 * mask)
             draw_contour(axes, mask, edges, colour, dashed=False, width=1)
         mark_sides(axes, across, down)
-    for line, (value, colour) in enumerate(colours.items()):
+    for line, value in enumerate(value for value in segments if value in present):
+        name = segments[value] if value in shown else f"{segments[value]} (not in these slices)"
         figure.text(
-            0.006, 0.975 - 0.035 * line, segments[value], color=colour, fontsize=11, va="top",
+            0.006, 0.975 - 0.035 * line, name, color=colours[value], fontsize=11, va="top",
             path_effects=[withStroke(linewidth=3, foreground="black")],
         )  # fmt: skip
     with whole_file(path) as temporary:

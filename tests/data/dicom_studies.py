@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, generate_uid
 
+from common.errors import InputError
 from tests.data.dicom_files import dicom_file
 
 PATIENT = {
@@ -190,3 +193,28 @@ def mr_study(folder: Path, study: str = "one", without: Sequence[int] = (), **en
             few = {"shape": (8, 8, 3)} if number == 1 else {}
             mr_series(folder, number, study=study, **(place if number == 6 else few), **entries)
     return folder
+
+
+def refusal(call: Callable[..., None], *arguments: object, **options: object) -> str:
+    """Why a verb refuses its arguments, which get text."""
+    with pytest.raises(InputError) as error:
+        call(*map(str, arguments), **options)
+    assert all("\n" not in line for line in error.value.problems)
+    return str(error.value)
+
+
+def label_of(case: Path, axes: str = "") -> tuple[Path, np.ndarray]:
+    """Writes a label map of a case, with slices of nothing, in its geometry or with other axes."""
+    scan = nibabel.load(next(case.glob("*-t1c.nii.gz")))
+    label = np.random.default_rng(0).integers(0, 4, scan.shape).astype(np.uint8)
+    label[..., :3] = 0
+    image = nibabel.Nifti1Image(label, scan.affine)
+    if axes:
+        turn = nibabel.orientations.ornt_transform(
+            nibabel.io_orientation(scan.affine), nibabel.orientations.axcodes2ornt(axes)
+        )
+        image = image.as_reoriented(turn)
+    path = case.parent.parent / f"labels{axes}" / f"{case.name}.nii.gz"
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(image, path)
+    return path, label

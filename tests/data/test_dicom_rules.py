@@ -162,4 +162,7 @@ def test_choices_that_are_none():
 
 
 def test_a_chosen_series_is_no_candidate_of_another_modality():
-    assert refusals(study(**FOUR), t2f=3)[0].startswith("STUDY: no series was recognised as t2w")
+    assert refusals(study(**FOUR), t2f=3) == (
+        "STUDY: no series is left for t2w (T2): those recognised as it were taken for others, series 3 (t2, 20 slices) "
+        "by --t2f 3; leave --t2f 3 out, or choose with --t2w NUMBER",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -131,6 +133,21 @@ def test_folders_that_hold_no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert refusal(tmp_path).startswith("a file lacks SeriesInstanceUID")
     monkeypatch.setattr(dicom, "_INSTALLED", False)
     assert refusal(tmp_path).endswith("pip install highdicom python-gdcm")
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its slices aren't left out in silence."""
+    folder = mr_series(tmp_path, 2)[0].parent
+    scandir = os.scandir
+
+    def closed(path: str) -> object:  # to root, who may run this, every folder is open
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    mr_series(tmp_path / "open", 3)
+    assert refusal(tmp_path) == "one of its folders can't be read (Permission denied); check its permissions"
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

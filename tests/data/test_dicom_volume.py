@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from pydicom.uid import MPEG2MPML, RLELossless, generate_uid
 
+from common.data.dicom_rules import kind_of
 from common.data.dicom_study import open_study
 from common.data.dicom_volume import locate, read_volume
 from common.errors import CaseError
@@ -181,6 +182,38 @@ def test_mixed_slices(tmp_path: Path, entries: dict[str, Any], what: str):
 def test_missing_entries(tmp_path: Path, keyword: str):
     mr_series(tmp_path, 2, each=lambda index: {keyword: None} if index == 3 else {})
     assert f"can't be placed: one of its slices lacks {keyword}; export it again" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kind", "value", "reason"),
+    [
+        ("Rows", "US", [14, 14], "holds files that are no images"),
+        ("Columns", "US", [12, 12], "holds files that are no images"),
+        ("Columns", "LO", "none", "holds files that are no images"),
+        ("Rows", "SS", -5, "holds files that are no images"),
+        ("Rows", "IS", "9" * 20, "mixes slices of different sizes"),
+        ("NumberOfFrames", "IS", [1, 2], "slice 1 of series 2 (t1 se tra …, 8 slices) can't be read"),
+        ("NumberOfFrames", "LO", "one", "can't be read"),
+        ("NumberOfFrames", "SS", -2, "can't be read"),
+        ("SeriesNumber", "FD", float("inf"), ""),
+        ("PixelSpacing", "DS", ["2", "2", "2"], "lacks PixelSpacing"),
+        ("ImagePositionPatient", "LO", "here", "lacks ImagePositionPatient"),
+        ("PerFrameFunctionalGroupsSequence", "SS", 3, ""),
+        ("SharedFunctionalGroupsSequence", "US", [3, 3], ""),
+    ],
+)
+def test_entries_of_another_form(tmp_path: Path, keyword: str, kind: str, value: Any, reason: str):
+    """What isn't needed of it counts as left out."""
+    files = mr_series(tmp_path, 2)
+    content = pydicom.dcmread(files[0])
+    content[keyword] = pydicom.DataElement(pydicom.datadict.tag_for_keyword(keyword), kind, value)
+    content.save_as(files[0])
+    if reason:
+        assert reason in refusal(tmp_path)
+    else:
+        expect_right(tmp_path)
+    with open_study(tmp_path) as study:
+        assert kind_of(study.series[0]) == "t1n"
 
 
 def test_frames_of_reference(tmp_path: Path):

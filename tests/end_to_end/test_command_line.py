@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from common.__main__ import main
+from common.__main__ import _parse, main
+from common.cross_validation import cross_validate
+from common.dicom_cases import dicom_in, dicom_seg
+from common.export.bundle import export
+from common.report.build import report
+from common.report.label_efficiency import label_efficiency
+from common.running import run
+from common.scoring import score
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +78,16 @@ def test_phantoms_then_data(command: Command, tmp_path: Path):
             ("dicom_seg", "no.nii", "study", "cga_unet", "--out=x"),
             "error: case no, no.nii: does not exist; add the file",
         ),
+        (("dicom_in", "2024_1", "--out=x"), "error: 2024_1: does not exist; give a folder or zip of DICOM files"),
+        (("dicom_seg", "no.nii", "study", "7", "--out=x"), "error: no bundle 7: give a bundle's folder, or one of "),
+        (("dicom_in", "study", "--out"), "error: --out needs a value: write --out VALUE"),
+        (("dicom_in", "study", "--out=x", "--t1c", "--t2f=4"), "error: --t1c needs a value: write --t1c VALUE"),
+        (("dicom_seg", "no.nii", "study", "7", "--out=x", "--picture"), "error: --picture needs a value"),
+        (("dicom_in", "study", "x", "extra"), "error: extra is no option: write --ID VALUE"),
+        (("dicom_seg", "no.nii", "study", "7", "x", "extra"), "error: extra is no option: write --ID VALUE"),
+        (("export", "cga_unet", "extra"), "error: extra is no option: write --ID VALUE"),
+        (("phantoms", "nowhere", "8"), "error: 8 is no option: write --ID VALUE"),
+        (("check", "x", "extra"), "error: extra is no option: write --ID VALUE"),
         (("phantoms", "x", "--layout=brats"), "error: "),
         (("image_phantoms", "x", "xray"), "error: kind of image 'xray' is not known; choose one of ultrasound, ct"),
         (("report", "nowhere", "nothing"), "error: "),
@@ -82,6 +100,51 @@ def test_mistakes_are_one_line(
     told = capsys.readouterr().err
     assert told.strip().splitlines()[-1].startswith(line)
     assert "Traceback" not in told
+
+
+WORDS = ("True", "2024_1", "1e5", "06", "4a", "007", "[1,2]", "None", "3.10", "'a'", "a b", "0x10")
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(
+    ("verb", "places", "options"),
+    [
+        (dicom_in, 2, ("case", "grid", "t1n", "t1c", "t2w", "t2f")),
+        (dicom_seg, 4, ("picture", "series")),
+        (score, 3, ("preset", "out")),
+        (label_efficiency, 1, ("out",)),
+        (report, 2, ("out", "bundle", "checkpoint")),
+        (export, 1, ("out", "checkpoint", "weights_url")),
+        (run, 2, ()),
+        (cross_validate, 3, ()),
+    ],
+)
+def test_text_arrives_as_typed(
+    monkeypatch: pytest.MonkeyPatch, verb: Callable[..., None], places: int, options: tuple[str, ...], word: str
+):
+    """By its place, and by its name in two forms."""
+    for form in (lambda name: [f"--{name}={word}"], lambda name: [f"--{name}", word]):
+        given = [part for name in options for part in form(name)]
+        monkeypatch.setattr(sys, "argv", ["lesion-bundles", "verb", *[word] * places, *given])
+        (call,) = _parse({"verb": verb})
+        assert call.args[:places] == (word,) * places
+        found = inspect.signature(verb).bind(*call.args, **call.keywords).arguments
+        assert {name: found[name] for name in options} == dict.fromkeys(options, word)
+
+
+def test_ids_are_values(monkeypatch: pytest.MonkeyPatch):
+    """As MONAI's command takes them."""
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["lesion-bundles", "run", "cga_unet", "train", "--epochs", "1e2", "--patch_size=[8,8,8]", "--amp", "--fold=0"],
+    )
+    (call,) = _parse({"run": run})
+    assert call.args == ("cga_unet", "train")
+    assert call.keywords == {"epochs": 100.0, "patch_size": [8, 8, 8], "amp": True, "fold": 0}
+    monkeypatch.setattr(sys, "argv", ["lesion-bundles", "dicom_in", "a", "b", "--study_number", "2"])
+    (call,) = _parse({"dicom_in": dicom_in})
+    assert call.keywords["study_number"] == 2
 
 
 @pytest.mark.parametrize(
@@ -121,3 +184,4 @@ def test_help_of_each_verb(typed: Callable[..., int], capsys: pytest.CaptureFixt
         typed(verb, "--help")
         said = capsys.readouterr()
         assert word in said.out + said.err, verb
+        assert "GROUP" not in said.out + said.err, verb

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from common.errors import InputError
@@ -52,7 +54,23 @@ def test_colours_have_names_and_differ(tmp_path: Path):
         assert box_of(pixels[120:, :600], colour), NAMES[value]
     empty = drawn(tmp_path / "b.png", np.zeros(SHAPE, np.uint8))
     for colour in COLOURS.values():
-        assert box_of(empty[:120], colour) and not box_of(empty[120:], colour)
+        assert not box_of(empty, colour)
+
+
+def test_names_of_segments_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not of those that have no voxel; and one that lies elsewhere is said to."""
+    named: dict[str, str] = {}
+    text = Figure.text
+
+    def note(figure: Figure, x: float, y: float, name: str, color: str, **options: Any) -> Any:
+        named[name] = color
+        return text(figure, x, y, name, color=color, **options)
+
+    monkeypatch.setattr(Figure, "text", note)
+    label = np.zeros(SHAPE, np.uint8)
+    label[10:20, 20:40, 20:40], label[0, 0, 0] = 2, 3
+    drawn(tmp_path / "a.png", label)
+    assert named == {"edema": COLOURS[2], "enhancing (not in these slices)": COLOURS[3]}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path):
