@@ -20,7 +20,6 @@ import monai.bundle
 import nibabel
 import torch
 from fastapi import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 try:
     import torchvision  # noqa: F401
@@ -30,6 +29,7 @@ except RuntimeError:
     for _name in ("nms", "qnms"):
         _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+from guarding import guard, known
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -286,9 +286,7 @@ class LesionBundles(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to listen."""
-        app = sys.modules[_SERVER].app
-        app.user_middleware.clear()  # which let any page of the web read the answers
-        app.middleware_stack = RequestBodyLimitMiddleware(app.build_middleware_stack(), max_body_size=self.limit)
+        guard(sys.modules[_SERVER].app, self.conf.get("hosts", ""), self.limit)
         super().on_init_complete()
 
     @contextmanager
@@ -328,7 +326,7 @@ class LesionBundles(MONAILabelApp):
 
     def infer(self, request: Request, datastore: Datastore | None = None) -> dict[str, Any]:
         """Infer, and note the uncertainty with an image of the datastore."""
-        datastore = datastore or self.datastore()
+        datastore, request = datastore or self.datastore(), known(request)
         self.bundle_path(request["model"])
         self._expect_image(request, datastore)
         with self._answers(f"infer {request['model']} of {request['image']}"):
@@ -362,6 +360,7 @@ class LesionBundles(MONAILabelApp):
 
     def next_sample(self, request: Request) -> dict[str, Any]:
         """The image to label next."""
+        request = known(request)
         if request["strategy"] not in self._strategies:
             raise HTTPException(404, f"no strategy {request['strategy']!r}: there are {', '.join(self._strategies)}")
         with self._answers(f"sample by {request['strategy']}"):
