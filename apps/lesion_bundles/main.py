@@ -7,7 +7,6 @@ It needs MONAI Label and nothing of this project: copy its folder anywhere, and 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import monai.bundle
-import nibabel
 import torch
 from fastapi import HTTPException
 
@@ -30,6 +28,7 @@ except RuntimeError:
         _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from guarding import guard, known
+from image_files import name_of, unpacked_size
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -91,26 +90,6 @@ def scan_of(file: str, folder: Path) -> str:
     several = len(metadata["network_data_format"]["inputs"]["image"]["channel_def"]) > 1
     beside = file.removesuffix(".gz").removesuffix(".nii")
     return beside if several and os.path.isdir(beside) else file
-
-
-def name_of(image: str | Path) -> str:
-    """What messages call it."""
-    return Path(image).name.split(".")[0]
-
-
-def unpacked_size(file: str | Path) -> int:
-    """Bytes of an image's voxels, as its header says; 0 where it says nothing, and the bundle tells what is wrong.
-
-    Of a folder those of all its files but labels.
-    """
-    if os.path.isdir(file):
-        names = [path for path in Path(file).rglob("*") if path.is_file() and not name_of(path).endswith("seg")]
-        return sum(map(unpacked_size, names))
-    try:
-        header: Any = nibabel.load(file).header
-        return math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    except Exception:  # damaged files make nibabel raise almost anything
-        return 0
 
 
 class Inference(BundleInferTask):
@@ -251,6 +230,10 @@ class LesionBundles(MONAILabelApp):
         self.sent = tempfile.TemporaryDirectory(prefix="lesion_bundles_")
         tempfile.tempdir = self.sent.name
         super().__init__(app_dir, studies, conf, "Lesion Bundles", "Brain lesions in MRI, and lesions in other images")
+        values = {value for task in self._infers.values() for value in task.labels.values()}
+        # To bundles that know a lesion and nothing else, any other value is one, too.
+        self._datastore.values = values if len(values) > 1 else ()
+        self._datastore.limit = self.limit
 
     def init_datastore(self) -> Datastore:
         """The one that MONAI Label chooses by `studies`, but with plain names."""
