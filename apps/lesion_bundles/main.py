@@ -7,7 +7,6 @@ It needs MONAI Label and nothing of this project: copy its folder anywhere, and 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -17,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import monai.bundle
-import nibabel
 import torch
 from fastapi import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 try:
     import torchvision  # noqa: F401
@@ -30,6 +27,8 @@ except RuntimeError:
     for _name in ("nms", "qnms"):
         _OPERATORS.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+from guarding import guard, known
+from image_files import name_of, unpacked_size
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -91,26 +90,6 @@ def scan_of(file: str, folder: Path) -> str:
     several = len(metadata["network_data_format"]["inputs"]["image"]["channel_def"]) > 1
     beside = file.removesuffix(".gz").removesuffix(".nii")
     return beside if several and os.path.isdir(beside) else file
-
-
-def name_of(image: str | Path) -> str:
-    """What messages call it."""
-    return Path(image).name.split(".")[0]
-
-
-def unpacked_size(file: str | Path) -> int:
-    """Bytes of an image's voxels, as its header says; 0 where it says nothing, and the bundle tells what is wrong.
-
-    Of a folder those of all its files but labels.
-    """
-    if os.path.isdir(file):
-        names = [path for path in Path(file).rglob("*") if path.is_file() and not name_of(path).endswith("seg")]
-        return sum(map(unpacked_size, names))
-    try:
-        header: Any = nibabel.load(file).header
-        return math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    except Exception:  # damaged files make nibabel raise almost anything
-        return 0
 
 
 class Inference(BundleInferTask):
@@ -251,6 +230,10 @@ class LesionBundles(MONAILabelApp):
         self.sent = tempfile.TemporaryDirectory(prefix="lesion_bundles_")
         tempfile.tempdir = self.sent.name
         super().__init__(app_dir, studies, conf, "Lesion Bundles", "Brain lesions in MRI, and lesions in other images")
+        values = {value for task in self._infers.values() for value in task.labels.values()}
+        # To bundles that know a lesion and nothing else, any other value is one, too.
+        self._datastore.values = values if len(values) > 1 else ()
+        self._datastore.limit = self.limit
 
     def init_datastore(self) -> Datastore:
         """The one that MONAI Label chooses by `studies`, but with plain names."""
@@ -286,9 +269,7 @@ class LesionBundles(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         """The server is about to listen."""
-        app = sys.modules[_SERVER].app
-        app.user_middleware.clear()  # which let any page of the web read the answers
-        app.middleware_stack = RequestBodyLimitMiddleware(app.build_middleware_stack(), max_body_size=self.limit)
+        guard(sys.modules[_SERVER].app, self.conf.get("hosts", ""), self.limit)
         super().on_init_complete()
 
     @contextmanager
@@ -328,7 +309,7 @@ class LesionBundles(MONAILabelApp):
 
     def infer(self, request: Request, datastore: Datastore | None = None) -> dict[str, Any]:
         """Infer, and note the uncertainty with an image of the datastore."""
-        datastore = datastore or self.datastore()
+        datastore, request = datastore or self.datastore(), known(request)
         self.bundle_path(request["model"])
         self._expect_image(request, datastore)
         with self._answers(f"infer {request['model']} of {request['image']}"):
@@ -362,6 +343,7 @@ class LesionBundles(MONAILabelApp):
 
     def next_sample(self, request: Request) -> dict[str, Any]:
         """The image to label next."""
+        request = known(request)
         if request["strategy"] not in self._strategies:
             raise HTTPException(404, f"no strategy {request['strategy']!r}: there are {', '.join(self._strategies)}")
         with self._answers(f"sample by {request['strategy']}"):

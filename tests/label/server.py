@@ -65,6 +65,7 @@ class Server:
         self.url, self.log = f"http://127.0.0.1:{port}", folder / "log"
         words = [python, "-m", "monailabel.main", "start_server", "--app", app, "--studies", studies]
         words += ["--host", "127.0.0.1", "--port", port, "--conf", "upload_mib", 64]
+        words += ["--conf", "hosts", "label.example, scanner.example"]
         # Nothing of this project on the path, no other host, and no home to keep anything in.
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "OMP_WAIT_POLICY")}
         own = {"OMP_NUM_THREADS": "1", "HOME": str(folder), "http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}

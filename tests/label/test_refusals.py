@@ -223,5 +223,6 @@ def test_sessions_that_are_paths_or_archives(server: Server, studies: Path, tmp_
 
 def test_code_that_a_training_would_import(server: Server):
     """MONAI Label puts what the request of no model says on the path of Python."""
-    answer = server.ask("POST", "train/fancl", json={"model": None, "bundle_path": "/tmp"})
-    assert answer.status_code == 404 and "no model None" in answer.json()["detail"]
+    for model, status, told in (("none", 404, "no model 'none'"), (None, 422, "model None: give a text")):
+        answer = server.ask("POST", "train/fancl", json={"model": model, "bundle_path": "/tmp"})
+        assert answer.status_code == status and told in answer.json()["detail"]
