@@ -17,13 +17,34 @@ from monai.bundle.config_item import ComponentLocator
 
 from .vendoring import PACKAGE, defines
 
-__all__ = ["BY_NAME", "IMPORTED", "is_allowed", "is_own", "reads_or_writes", "spelled_out"]
+__all__ = [
+    "ATTRIBUTES",
+    "BY_NAME",
+    "IMPORTED",
+    "is_own",
+    "is_reader",
+    "may_be_handed_on",
+    "may_be_made",
+    "may_be_used",
+    "spelled_out",
+]
 
-IMPORTED = ("ignite", "itk", "math", "monai", "nibabel", "numpy", "torch", "os", "sys")
+IMPORTED = ("glob", "ignite", "itk", "math", "monai", "nibabel", "numpy", "torch", "os", "sys")
 """What a config may import; what it may use of these is another matter."""
 
-BY_NAME = ("reader", "writer")
+BY_NAME = ("merger_cls", "reader", "writer")
 """Arguments whose value MONAI looks up anywhere in Python if it has a dot."""
+
+ATTRIBUTES = {
+    "all", "any", "argmax", "astype", "batch", "best_metric", "bool", "components", "copy", "count", "cpu", "cuda",
+    "data", "dataset", "detach", "device", "dtype", "endswith", "engine", "epoch", "epoch_length", "eval", "float",
+    "get", "index", "int", "item", "items", "iteration", "join", "keys", "last_epoch", "long", "lower", "masking",
+    "max", "max_epochs", "mean", "members", "metrics", "min", "named_parameters", "ndim", "numpy", "output",
+    "parameters", "permute", "raise_failures", "replace", "reshape", "run", "set_epoch", "shape", "sigmoid",
+    "softmax", "split", "squeeze", "startswith", "state", "state_dict", "strip", "sum", "to", "tokens", "tolist",
+    "train", "transpose", "unsqueeze", "upper", "values",
+}  # fmt: skip
+"""What an expression may ask of objects: of what else some have, modules are reached, code compiled, files written."""
 
 # Modules, with all below them, of which the classes may be made: they compute, and read and write no files but logs.
 _CLASSES = (
@@ -33,18 +54,9 @@ _CLASSES = (
 )  # fmt: skip
 # Classes of these that load what they are told to, or call what another package has of a name.
 _BUT = (
-    "ClearML",
-    "CuCIM",
-    "LearningRateFinder",
-    "MLFlow",
-    "Perceptual",
-    "TextEncod",
-    "TorchIO",
-    "TorchVision",
-    "Transchex",
-    "Trt",
-    "WSI",
-)
+    "ClearML", "CuCIM", "EncoderRegister", "LearningRateFinder", "LogfileHandler", "MLFlow", "Perceptual", "TextEncod",
+    "TorchIO", "TorchVision", "Transchex", "Trt", "WSI",
+)  # fmt: skip
 _NAMED = {
     "ignite.handlers": {"EarlyStopping", "EMAHandler", "TerminateOnNan", "Timer"},
     "math": {"ceil", "cos", "exp", "floor", "log", "log2", "prod", "sin", "sqrt"},
@@ -57,7 +69,7 @@ _NAMED = {
     },
     "monai.handlers": {"from_engine", "stopping_fn_from_loss", "stopping_fn_from_metric"},
     "monai.networks": {"one_hot"},
-    "monai.utils": {"set_determinism"},
+    "monai.utils": {"first", "set_determinism"},
     "nibabel": {"aff2axcodes", "as_closest_canonical", "load"},
     "nibabel.affines": {"apply_affine", "voxel_sizes"},
     "numpy": {
@@ -65,7 +77,7 @@ _NAMED = {
         "ones", "sqrt", "stack", "sum", "unique", "zeros",
     },
     "torch": {
-        "Generator", "arange", "argmax", "as_tensor", "cat", "compile", "device", "full", "linspace", "ones", "sigmoid",
+        "Generator", "arange", "argmax", "as_tensor", "cat", "device", "full", "linspace", "ones", "sigmoid",
         "softmax", "stack", "tensor", "where", "zeros",
     },
     "torch.amp": {"GradScaler"},
@@ -81,21 +93,43 @@ _NAMED = {
     },
     "torch.utils.tensorboard": {"SummaryWriter"},
 }  # fmt: skip
-# They take names of a reader or writer, and are made as components alone, where these can be looked at.
-_FILES = ("LoadImage", "SaveImage")
+_OF_PYTHON = {
+    "glob.glob", "os.environ.get", "os.getcwd", "os.path.basename", "os.path.dirname", "os.path.exists", "os.path.join"
+}  # fmt: skip
+_READERS = {name for name in _NAMED["monai.data"] if name.endswith(("Reader", "Writer"))}
 _LOCATOR = ComponentLocator(excludes=["monailabel"])  # it looks through all of MONAI once, when first asked
 
 
-def is_allowed(name: str) -> bool:
-    """Whether a config may use what a dotted name is: a class, function or plain value that runs no other code.
+def may_be_made(name: str) -> bool:
+    """Whether a `_target_` may be what a dotted name is."""
+    thing = _find(name)
+    return _is_named(thing) or _is_allowed_class(thing)
 
-    The thing itself is looked at, not how it is spelled: `torch.os.system` is of `os`.
+
+def may_be_used(name: str) -> bool:
+    """Whether an expression may use what a dotted name is: of classes those alone that are named here.
+
+    Components can be looked at with all that they are given; a call in an expression can't.
+    """
+    if name in _OF_PYTHON:
+        return True
+    thing = _find(name)
+    return _is_plain(thing) or _is_named(thing) or (isinstance(thing, Enum) and _is_allowed_class(type(thing)))
+
+
+def may_be_handed_on(name: str) -> bool:
+    """Whether a `_target_` may be given to be called later, with whatever else."""
+    return _is_named(_find(name))
+
+
+def _find(name: str) -> Any:
+    """What a dotted name is, None where that isn't of one of the packages.
+
+    The thing itself is looked at, not how it is spelled: `torch.os` is another package.
     """
     root, *parts = name.split(".")
-    if name == "os.environ.get":
-        return True
     if root not in ("ignite", "math", "monai", "nibabel", "numpy", "torch") or any(p.startswith("_") for p in parts):
-        return False
+        return None
     try:
         thing: Any = importlib.import_module(root)
         for part in parts:
@@ -103,10 +137,10 @@ def is_allowed(name: str) -> bool:
                 importlib.import_module(f"{thing.__name__}.{part}")
             thing = getattr(thing, part)
             if isinstance(thing, ModuleType) and not thing.__name__.startswith(f"{root}."):
-                return False
+                return None
     except (ImportError, AttributeError):
-        return False
-    return _is_plain(thing) or _is_named(thing) or _is_allowed_class(thing)
+        return None
+    return thing
 
 
 def _is_plain(thing: Any) -> bool:
@@ -126,15 +160,14 @@ def _is_named(thing: Any) -> bool:
 
 
 def _is_allowed_class(thing: Any) -> bool:
-    kind = type(thing) if isinstance(thing, Enum) else thing
-    if not isinstance(kind, type) or any(word in kind.__qualname__ for word in _BUT):
+    if not isinstance(thing, type) or any(word in thing.__qualname__ for word in _BUT):
         return False
-    return any(kind.__module__ == one or kind.__module__.startswith(f"{one}.") for one in _CLASSES)
+    return any(thing.__module__ == one or thing.__module__.startswith(f"{one}.") for one in _CLASSES)
 
 
-def reads_or_writes(name: str) -> bool:
-    """Whether it is a transform for files, which looks up its reader or writer by name."""
-    return name.rpartition(".")[2].startswith(_FILES)
+def is_reader(name: str) -> bool:
+    """Whether it is a reader or writer of MONAI's, and of those that read no pickles."""
+    return name.removeprefix("monai.data.") in _READERS
 
 
 def spelled_out(target: str) -> list[str]:

@@ -13,7 +13,17 @@ from typing import Any
 from monai.bundle import ConfigParser, ReferenceResolver
 
 from ..errors import InputError, describe_cause
-from .allowed import BY_NAME, IMPORTED, is_allowed, is_own, reads_or_writes, spelled_out
+from .allowed import (
+    ATTRIBUTES,
+    BY_NAME,
+    IMPORTED,
+    is_own,
+    is_reader,
+    may_be_handed_on,
+    may_be_made,
+    may_be_used,
+    spelled_out,
+)
 from .vendoring import PACKAGE
 
 __all__ = ["findings"]
@@ -24,8 +34,9 @@ _BUILTINS = {
 }  # fmt: skip
 _REFERENCES = "__local_refs"  # what MONAI evaluates in place of `@id`
 _PATH = f"sys.path.insert(0, {_REFERENCES}['bundle_root'])"
-# Attributes by which frames and code of Python's own objects are reached.
-_INSIDE = ("_", "ag_", "co_", "cr_", "f_", "func_", "gi_", "tb_")
+# Keys by which one config reaches into another, and those that are looked at together with what is beside them.
+_SEPARATORS = re.compile("#|::")
+_TOGETHER = {"_target_", "_mode_", *BY_NAME}
 # What MONAI gives to every expression.
 _GIVEN = {"monai": {"monai"}, "torch": {"torch"}, "np": {"numpy"}, "numpy": {"numpy"}}
 _MOST_ITEMS, _DEEPEST, _LONGEST = 100_000, 60, 20_000
@@ -58,6 +69,10 @@ def findings(folder: Path) -> Iterator[str]:
     imports = _imports([*contents.values()])
     for file, content in contents.items():
         is_logging = file.suffix.lower() == ".conf"
+        if file.stem == "metadata":  # below an id of their own MONAI evaluates these, too
+            yield from (
+                f"{file}: has an expression: {text}" for text in _strings(content) if text.startswith(("$", "%", "@"))
+            )
         lines = _of_logging(content) if is_logging else _Config(folder, imports).lines(content, "")
         yield from (f"{file}: {line}" for line in lines)
 
@@ -137,53 +152,75 @@ class _Config:
         """What isn't allowed in an item and all below it."""
         if isinstance(config, Mapping):
             for key, value in config.items():
-                yield from self._of_key(str(key), value, config, id or "the top")
+                yield from self._of_key(str(key), value, config, id)
                 yield from self.lines(value, f"{id}#{key}" if id else str(key))
         elif isinstance(config, list):
             for index, value in enumerate(config):
                 yield from self.lines(value, f"{id}#{index}")
-        elif isinstance(config, str) and config.startswith("$"):
-            yield from self._of_expression(config, id)
-        elif isinstance(config, str) and config.startswith("%"):
-            if ConfigParser.split_path_id(config[1:])[0]:
-                yield f"{id} is read from another file: {config}"
-            elif "imports" in config:
-                yield f"{id} reaches a module: {config}"
-        elif isinstance(config, str) and config.startswith("@") and "imports" in config:
-            yield f"{id} reaches a module: {config}"
+        elif isinstance(config, str):
+            yield from self._of_string(config, id)
 
     def _of_key(self, key: str, value: Any, config: Mapping[str, Any], id: str) -> Iterator[str]:
-        # A config that lies over another reaches into it by keys such as `a#b` and `+a::b`.
-        last = re.split("#|::", key)[-1].lstrip("+")
-        if last == "_target_":
-            yield from self._of_target(value, id)
-        elif last == "_mode_" and value not in ("default", "callable"):
-            yield f"{id} starts a debugger or what only a run can tell: _mode_ {value}"
-        elif last == "_mode_" and value == "callable" and reads_or_writes(str(config.get("_target_", "LoadImage"))):
-            yield f"{id} hands on what looks up readers and writers by their names: _mode_ {value}"
-        elif last in BY_NAME and not _is_plain_name(value):
-            yield f"{id} looks up a {last} that isn't one of MONAI's: {value}"
-        elif last == "allow_pickle" and value is not False:
-            yield f"{id} reads pickles: allow_pickle {value}"
-        elif last == "_debug_" and value is not False:
-            yield f"{id} starts a debugger: _debug_ {value}"
+        where = id or "the top"
+        last = _SEPARATORS.split(key)[-1].lstrip("+")
+        if not id and _SEPARATORS.split(key)[0].lstrip("+") == "imports":
+            if key != "imports" or not isinstance(value, list) or not all(map(_import_in, map(str, value))):
+                yield f"imports holds something else: {key} {value}"
+        elif not id and last == "bundle_root" and value != ".":
+            yield f"{where} says where modules are: bundle_root {value}"
+        elif re.search(r"\.(json|ya?ml)\b", key, re.IGNORECASE):
+            yield f"{where} has the name of a file for an id: {key}"
+        elif last in _TOGETHER and last != key:
+            yield f"{where} changes a part of another config, which can't be looked at alone: {key}"
+        elif key.startswith("+") and isinstance(value, Mapping) and _TOGETHER & {*value}:
+            yield f"{where} changes parts of another config, which can't be looked at alone: {key}"
+        elif last == "_target_":
+            yield from self._of_target(value, where)
+        elif last == "_mode_" and value != "default":
+            target = str(config.get("_target_"))
+            handed_on = is_own(target, self.folder) if _is_of_bundles(target) else may_be_handed_on(target)
+            if value != "callable" or not handed_on:
+                yield f"{where} hands on what is called with what only a run can tell: _mode_ {value} of {target}"
+        elif last in BY_NAME and not _is_reader(value):
+            yield f"{where} looks up a {last} that isn't one of MONAI's: {value}"
+        elif (last in ("allow_pickle", "_debug_") and value is not False) or (last == "compile_kwargs" and value):
+            yield f"{where} has {last} {value}, which reads pickles, debugs, or starts a compiler that it names"
+
+    def _of_string(self, text: str, id: str) -> Iterator[str]:
+        try:
+            resolved = ConfigParser.resolve_relative_ids(_SEPARATORS.sub("::", id), text)
+        except ValueError:
+            yield f"{id} can't be read: {text}"
+            return
+        if text.startswith("$"):
+            yield from self._of_expression(text, resolved, id)
+        elif text.startswith("%"):
+            file, item = ConfigParser.split_path_id(resolved[1:])
+            if file or not item:
+                yield f"{id} is read from another file, or is all of this one: {text}"
+            elif "imports" in resolved:
+                yield f"{id} reaches a module: {text}"
+        elif text.startswith("@") and "imports" in resolved:
+            yield f"{id} reaches a module: {text}"
 
     def _of_target(self, target: Any, id: str) -> Iterator[str]:
         if not isinstance(target, str) or target.startswith(("$", "@", "%")):
             yield f"{id} makes what only a run can tell: {target}"
-        elif target.split(".")[0] in ("scripts", PACKAGE) and "." in target:
+        elif _is_of_bundles(target):
             if not is_own(target, self.folder):
                 yield f"{id} makes {target}, which no module of its own defines"
-        elif not (names := spelled_out(target)) or not all(map(is_allowed, names)):
+        elif not (names := spelled_out(target)) or not all(map(may_be_made, names)):
             yield f"{id} makes {target}"
 
-    def _of_expression(self, text: str, id: str) -> Iterator[str]:
+    def _of_expression(self, text: str, resolved: str, id: str) -> Iterator[str]:
         node = _import_in(text)
         if node is not None:
             yield from self._of_import(node, id)
             return
+        if _REFERENCES in text:
+            yield f"{id} reaches into MONAI's references: {text}"
+            return
         try:
-            resolved = ConfigParser.resolve_relative_ids(id.replace("#", "::"), text)
             references = sorted(ReferenceResolver.id_matcher.findall(resolved), key=len, reverse=True)
             for one in references:  # as MONAI does before it evaluates what results
                 resolved = resolved.replace(one, f"{_REFERENCES}['{one[1:]}']")
@@ -202,7 +239,7 @@ class _Config:
         for alias in node.names:
             name = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
             whole_module = isinstance(node, ast.Import) and name.split(".")[0] in IMPORTED
-            if not whole_module and not _may_be_used(name):
+            if not whole_module and not may_be_used(name):
                 yield f"{id} imports {name}"
 
     def _of_tree(self, tree: ast.AST) -> Iterator[str]:
@@ -214,6 +251,8 @@ class _Config:
         for node in ast.walk(tree):
             if not isinstance(node, _EXPRESSIONS):
                 yield f"holds {type(node).__name__}"
+            elif isinstance(node, ast.Call) and self._is_plain_compile(node):
+                chains |= {*ast.walk(node.func)}
             elif isinstance(node, ast.Attribute) and node not in chains:
                 base: ast.AST = node
                 inner = []
@@ -226,16 +265,21 @@ class _Config:
                     continue
                 if isinstance(base, ast.Name):
                     yield from self._of_bare(base.id, bound)
-                if any(one.attr.startswith(_INSIDE) for one in inner):
+                if any(one.attr not in ATTRIBUTES for one in inner):
                     yield f"reaches inside by {ast.unparse(node)}"
             elif isinstance(node, ast.Name) and node not in chains:
                 yield from self._of_bare(node.id, bound)
             elif isinstance(node, ast.Subscript) and _is_import(node):
                 yield f"reaches a module by {ast.unparse(node)}"
 
+    def _is_plain_compile(self, node: ast.Call) -> bool:
+        """Whether it is torch.compile without options, which may name a compiler."""
+        is_compile = ast.unparse(node.func) == "torch.compile" and self.imports["torch"] == {"torch"}
+        return is_compile and len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
+
     def _of_bare(self, name: str, bound: set[str]) -> Iterator[str]:
         if name in self.imports:  # itself, not what is in it
-            if not all(map(_may_be_used, self.imports[name])):
+            if not all(map(may_be_used, self.imports[name])):
                 yield f"hands on {name}"
         elif name != _REFERENCES and name not in _BUILTINS and (name not in bound or name.startswith("_")):
             yield f"uses {name}"
@@ -243,20 +287,22 @@ class _Config:
     def _of_module(self, chain: str) -> Iterator[str]:
         alias, _, rest = chain.partition(".")
         for whole in sorted(f"{module}.{rest}" for module in self.imports[alias]):
-            if not _may_be_used(whole):
+            if not may_be_used(whole):
                 yield f"uses {whole}"
 
 
-def _may_be_used(name: str) -> bool:
-    """Whether an expression may name it; what looks up readers by name is only made as a component, to be looked at."""
-    return is_allowed(name) and not reads_or_writes(name)
+def _is_of_bundles(target: str) -> bool:
+    return target.split(".")[0] in ("scripts", PACKAGE) and "." in target
 
 
-def _is_plain_name(value: Any) -> bool:
-    """Whether it can only be a reader or writer of MONAI's, or several, or components."""
+def _is_reader(value: Any) -> bool:
+    """Whether it can only be a reader or writer of MONAI's, or several, also as components."""
     if isinstance(value, list):
-        return all(map(_is_plain_name, value))
-    return value is None or isinstance(value, Mapping) or (isinstance(value, str) and value.isidentifier())
+        return all(map(_is_reader, value))
+    if isinstance(value, Mapping):
+        return is_reader(str(value.get("_target_")))
+    # Without a dot MONAI looks among its own.
+    return value is None or (isinstance(value, str) and (value.isidentifier() or is_reader(value)))
 
 
 def _is_import(node: ast.Subscript) -> bool:

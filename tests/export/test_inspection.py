@@ -93,6 +93,36 @@ HOSTILE = {
     "this project's jobs": {"x": {"_target_": "common.jobs.run_jobs", "jobs": []}},
     "a file that is no module": {"x": {"_target_": "scripts.../../../../etc/x.N"}},
     "what MONAI gives to all": {"x": "$np.load('x.npy', allow_pickle=True)"},
+    "references written out": {"imports": ["$import torch"], "x": "$__local_refs.get('imports::0').os.system('id')"},
+    "readers as keys": {"x": {"_target_": "LoadImage", "reader": {"subprocess.getoutput": 1}, "cmd": "touch owned"}},
+    "a reader that a component gives": {
+        "x": {
+            "_target_": "LoadImage",
+            "reader": {"_target_": "os.environ.get", "key": "NOPE", "default": "subprocess.getoutput"},
+        }
+    },
+    "a target that is changed": {
+        "a": {"_target_": "Identity", "_mode_": "callable"},
+        "a#_target_": "LoadImage",
+    },
+    "a target that is merged": {"+a": {"_target_": "LoadImage", "_mode_": "callable"}},
+    "a component handed on": {"a": {"_target_": "Identity", "_mode_": "callable"}, "x": "$@a()"},
+    "a macro that becomes a file": {"run": {"evil.json": {"x": "%#e"}}, "run::evil.json": {"e": "$1"}},
+    "a macro of all": {"a": [1], "run": "%"},
+    "imports that are none": {"imports": {"t": "$import torch", "d": {"_target_": "CacheDataset", "data": ["@###t"]}}},
+    "imports put into it": {"imports#1": {"_target_": "CacheDataset", "data": ["@#0"]}},
+    "a relative import": {"imports": ["$import torch"], "a": {"b": "@###imports"}},
+    "a loader's processes": {"x": "$torch.utils.data.DataLoader([1]).multiprocessing_context.reducer.os.system('id')"},
+    "a compiler": {"x": "$torch.compile(lambda x: x, options={'cpp.cxx': ('./evil',)})(torch.ones(3))"},
+    "a compiler by place": {"x": "$torch.compile(*[1, 2])"},
+    "a compiler of a network": {"n": {"_target_": "torch.nn.Identity"}, "x": "$@n.compile(options={'cpp.cxx': 1})"},
+    "a compiler of a trainer": {"x": {"_target_": "SupervisedTrainer", "compile_kwargs": {"options": {"cpp.cxx": 1}}}},
+    "a trainer in an expression": {"x": "$monai.engines.SupervisedTrainer(1, 2)"},
+    "modules in a file": {"bundle_root": "docs/figure.png"},
+    "a class by its name": {"x": {"_target_": "PatchInferer", "merger_cls": "evil.X"}},
+    "a register of classes": {"x": {"_target_": "monai.networks.nets.flexible_unet.FlexUNetEncoderRegister"}},
+    "a file of code": {"x": "$np.array([1]).tofile('pynvml.py')"},
+    "a log of code": {"x": {"_target_": "LogfileHandler", "output_dir": ".", "filename": "pynvml.py"}},
     "deep signs": {"x": "$" + "-" * 3000 + "1"},
 }
 
@@ -143,6 +173,13 @@ def test_own_code_that_is_none(tmp_path: Path, text: str):
     assert "which no module of its own defines" in next(findings(folder))
 
 
+def test_metadata_that_is_evaluated(tmp_path: Path):
+    """By `@_meta_`, in which a name may be hidden: `$@_meta_['imp' + 'orts'][0]`."""
+    folder = bundle(tmp_path, {})
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"imports": ["$import torch"]}))
+    assert "metadata.json: has an expression: $import torch" in next(findings(folder))
+
+
 def test_logging_that_runs_something(tmp_path: Path):
     text = "[handler_a]\nclass=StreamHandler\nargs=(__import__('os').system('id'),)\n[handler_b]\nclass=os.system\n"
     found = [*findings(bundle(tmp_path, {}, text))]
@@ -183,7 +220,12 @@ def test_what_configs_do_every_day(tmp_path: Path):
         "save": {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir"},
         "metric": {"_target_": "MeanDice", "output_transform": "$monai.handlers.from_engine(['pred', 'label'])"},
         "sampler": {"_target_": "torch.utils.data.RandomSampler", "data_source": "@dataset"},
+        "paths": "$sorted(glob.glob(os.path.join(@dataset_dir, '*', 'image.nii.gz')))",
+        "compiled": "$torch.compile(@network_def) if @compile else @network_def",
+        "epochs": "$@train#trainer.state.epoch",
         "act": "$monai.networks.layers.Norm.BATCH",
         "when": "$monai.utils.enums.MetricReduction.MEAN",
     }
-    assert [*findings(bundle(tmp_path, {**config, "imports": ["$import monai", *config["imports"]]}))] == []
+    assert [
+        *findings(bundle(tmp_path, {**config, "imports": ["$import glob", "$import os", *config["imports"]]}))
+    ] == []
