@@ -112,22 +112,6 @@ def test_files_of_the_model_zoo_are_there(name: str):
         assert (folder / file).is_file(), file
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["verify_metadata", "verify_net_in_out"])
-def test_monai_verifies_it(name: str, command: str, repository: Path, tmp_path: Path):
-    schema = tmp_path / "schema.json"
-    schema.write_text((repository / "tests" / "metadata_schema.json").read_text())
-    folder = BUNDLES / name / "configs"
-    arguments = {
-        "verify_metadata": [f"--filepath={schema}"],
-        "verify_net_in_out": ["network_def", f"--config_file={folder / 'inference.json'}", "--device=cpu", "--n=2"],
-    }[command]
-    words = [sys.executable, "-m", "monai.bundle", command, *arguments, f"--meta_file={folder / 'metadata.json'}"]
-    done = subprocess.run(words, cwd=repository, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "verified with no error" in done.stdout + done.stderr
-
-
 def test_schema_can_fail(name: str):
     schema = json.loads((BUNDLES.parent / "tests" / "metadata_schema.json").read_text())
     metadata = load(name, "metadata")
