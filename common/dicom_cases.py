@@ -26,6 +26,7 @@ from .data.dicom_rules import find_channels, kind_of
 from .data.dicom_segmentation import SEGMENTS
 from .data.dicom_study import Series, Study, open_study, select_series
 from .data.dicom_volume import Place, locate, read_volume
+from .data.json_layouts import read_json
 from .data.labels import CHANNELS
 from .data.nifti_file import AFFINE_TOLERANCE, times
 from .data.reading import read_label_map
@@ -257,7 +258,7 @@ def dicom_seg(
         series: number of the series to refer to, where several have the label map's voxels.
         study_number: which study is meant where there are several; by date, the earliest is 1.
     """
-    metadata = json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text())
+    metadata = read_json(find_bundle(bundle) / "configs" / "metadata.json")
     case = stem(label_map)
     label, affine, _ = read_label_map({"case": case, "label": label_map})
     segments = _segments(bundle, metadata)

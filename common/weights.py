@@ -102,14 +102,8 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                packed = any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
-            if packed:  # a small file may then unpack to more than there is memory
-                raise InputError(f"{path} was packed, which torch.save doesn't do: get the file as it was saved")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
+        if not _is_packed(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds pickled objects or is damaged: it was not loaded and nothing in it was run; "
@@ -117,6 +111,16 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:  # damaged files make torch raise almost anything
         raise InputError(f"{path} is damaged or no checkpoint: get it again, or train again") from error
+    # A small file may unpack to more than there is memory.
+    raise InputError(f"{path} was packed, which torch.save doesn't do: get the file as it was saved")
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether it is a zip, as torch writes them, but with something in it compressed."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A MONAI Label app that serves this project's exported bundles; docs/monai_label.md says what it does differently.
 
-It needs MONAI Label and nothing of this project: copy its folder anywhere, and unpack bundles into
-`model/` there.
+It needs MONAI Label and nothing of this project: copy its folder anywhere, and unpack bundles into `model/` there.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import importlib
 import keyword
 import operator
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,11 +153,15 @@ def _is_plain(thing: Any) -> bool:
 
 def _is_named(thing: Any) -> bool:
     """Whether it is one of `_NAMED`, whatever it is called here."""
-    return callable(thing) and any(
-        thing == operator.attrgetter(name)(importlib.import_module(module))
-        for module, names in _NAMED.items()
-        for name in names
-    )
+    return callable(thing) and thing in _things()
+
+
+@cache
+def _things() -> list[Any]:
+    """What `_NAMED` names; its modules are imported when this is first asked, not with this one."""
+    return [
+        operator.attrgetter(name)(importlib.import_module(module)) for module, names in _NAMED.items() for name in names
+    ]
 
 
 def _is_allowed_class(thing: Any) -> bool:

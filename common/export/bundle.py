@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 
 from ..atomic import whole_file
 from ..checks import check_arguments
+from ..data.json_layouts import read_json
 from ..errors import InputError, describe_cause
 from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
@@ -82,22 +83,22 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
         InputError: there is no such bundle or id, its configs or metadata can't be exported, or the weights aren't its
             own.
     """
-    folder = find_bundle(str(bundle))
+    folder = find_bundle(bundle)
     name = folder.resolve().name
     _expect_exportable(folder, name)
-    weights = Path(str(checkpoint)) if checkpoint else folder / "models" / "model.pt"
+    weights = Path(checkpoint) if checkpoint else folder / "models" / "model.pt"
     configs = _configs(folder, overrides)
     files = _files_of(folder, configs)
-    wanted = weights if checkpoint or weights_url or weights.is_file() else None
-    content = _weights(wanted, configs["inference"], folder)
-    if content is not None:
-        files["models/model.pt"] = content
+    network, *trained_with = _network(configs["inference"], folder)
+    if checkpoint or weights_url or weights.is_file():
+        load_weights(network, weights, *trained_with)
+        files["models/model.pt"] = _weights(weights)
     files["sbom.cdx.json"] = bill_of_materials(name, configs["metadata"], files)
     if weights_url:
-        files["large_files.yml"] = large_files(str(weights_url), files.pop("models/model.pt"))
+        files["large_files.yml"] = large_files(weights_url, files.pop("models/model.pt"))
     sums = "".join(f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files))
     files[SUMS] = sums.encode()
-    path = Path(str(out)) / f"{name}_v{configs['metadata']['version']}.zip"
+    path = Path(out) / f"{name}_v{configs['metadata']['version']}.zip"
     with whole_file(path) as temporary:
         _write_zip(temporary, {f"{name}/{inside}": content for inside, content in files.items()})
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB{'' if 'models/model.pt' in files else ', without weights'}")
@@ -148,34 +149,35 @@ def _expect_exportable(folder: Path, name: str) -> None:
         raise InputError(f"{other[0]} would be left out: write it as JSON")
 
 
-def _weights(path: Path | None, config: Mapping[str, Any], folder: Path) -> bytes | None:
-    """The content of a checkpoint as `models/model.pt`, the one form that all who serve bundles read.
+def _network(config: Mapping[str, Any], folder: Path) -> list[Any]:
+    """The network of an inference, and, where the inference compares it, what weights must have been trained with.
 
     Raises:
-        InputError: the network can't be made, or the weights aren't its own, or were trained with other settings.
+        InputError: the network can't be made.
     """
     parser = ConfigParser(deepcopy(dict(config)))
     try:
-        network = parser.get_parsed_content("network_def")
         loaders = [id for id, one in enumerate(config.get("handlers", ())) if _is_loader(one)]
-        trained_with = [parser.get_parsed_content(f"handlers#{id}#trained_with") for id in loaders]
+        ids = ("network_def", *(f"handlers#{id}#trained_with" for id in loaders))
+        return [parser.get_parsed_content(id) for id in ids]
     except Exception as error:  # of whatever ids and configs say
         raise InputError(
             f"{folder}/configs/inference.json: its network can't be made: {describe_cause(error)}"
         ) from error
-    if path is None:
-        return None
-    load_weights(network, path, *trained_with)
+
+
+def _is_loader(handler: Any) -> bool:
+    return isinstance(handler, dict) and "trained_with" in handler and handler["_target_"].endswith(".WeightsLoader")
+
+
+def _weights(path: Path) -> bytes:
+    """The content of a checkpoint as `models/model.pt`, the one form that all who serve bundles read."""
     if path.suffix != ".safetensors":
         return path.read_bytes()
     state, facts = read_state(path)
     content = io.BytesIO()
     torch.save({"model": state, "trained_with": facts}, content)
     return content.getvalue()
-
-
-def _is_loader(handler: Any) -> bool:
-    return isinstance(handler, dict) and "trained_with" in handler and handler["_target_"].endswith(".WeightsLoader")
 
 
 def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -199,10 +201,7 @@ def _configs(folder: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, 
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} can't be read as JSON: {describe_cause(error)}; mend it") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no config: it must be a JSON object")
     return content

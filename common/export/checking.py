@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..archives import open_archive
+from ..data.json_layouts import read_json
 from ..errors import InputError
 from ..weights import read_state
 from .inspection import findings
@@ -40,7 +40,7 @@ def check(bundle: str) -> None:
     Raises:
         InputError: each thing found, one line each; or there is no such bundle.
     """
-    path = Path(str(bundle))
+    path = Path(bundle)
     if path.is_dir():
         _check_folder(path, str(path))
         return
@@ -61,22 +61,16 @@ def check(bundle: str) -> None:
 def _check_folder(folder: Path, shown: str) -> None:
     """Print that nothing is wrong, or raise it; paths are shown as if the folder were `shown`."""
     try:
-        everything = sorted(folder.rglob("*"))
-        files = {path.relative_to(folder).as_posix(): path for path in everything if path.is_file()}
-        # Links to folders aren't looked into.
+        paths = sorted(folder.rglob("*"))
+        files = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
         found = [
-            f"{path} leads out of the bundle: put there what it leads to"
-            for path in everything
-            if not path.resolve().is_relative_to(folder.resolve())
+            *_of_links(folder, paths),
+            *findings(folder),
+            *_of_sums(folder, files),
+            *_of_metadata(folder),
+            *_of_code(files),
+            *_of_weights(files),
         ]
-        for one in (
-            findings(folder),
-            _of_sums(folder, files),
-            _of_metadata(folder),
-            _of_code(files),
-            _of_weights(files),
-        ):
-            found += one
     except InputError as error:
         found = [*error.problems]
     except OSError as error:
@@ -88,6 +82,14 @@ def _check_folder(folder: Path, shown: str) -> None:
     print(
         f"{shown}: its configs run its own code ({code} files in scripts) and harmless parts of known packages{weights}"
     )
+
+
+def _of_links(folder: Path, paths: Iterable[Path]) -> Iterator[str]:
+    """Folders that lie elsewhere aren't looked into."""
+    whole = folder.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(whole):
+            yield f"{path} leads out of the bundle: put there what it leads to"
 
 
 def _of_sums(folder: Path, files: Mapping[str, Path]) -> Iterator[str]:
@@ -117,7 +119,7 @@ def _of_metadata(folder: Path) -> Iterator[str]:
     if not path.is_file():
         yield f"{path} is missing: without it MONAI knows neither version nor inputs"
         return
-    metadata = json.loads(path.read_text())
+    metadata = read_json(path)
     if not isinstance(metadata, dict):
         yield f"{path} holds no metadata: get the bundle again"
         return
