@@ -26,6 +26,7 @@ BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 _OVERLAYS = {
     "multi_gpu_train": ("train",),
     "multi_gpu_pretrain": ("pretrain",),
+    "train_generated": ("train",),
     "ensemble": ("inference",),
     "evaluate": ("train",),
     "evaluate_missing": ("train", "evaluate"),

@@ -16,6 +16,8 @@ import torch
 
 from .data.labels import CHANNELS, CONVENTIONS, source_values
 from .data.partition import PARTS
+from .data.phantom_drawing import KINDS
+from .data.phantom_variety import FEATURES as VARIETY
 from .errors import InputError
 from .inferers.ensemble import COMBINATIONS
 from .inferers.slices import PLANES
@@ -169,6 +171,11 @@ IN_PLANES = Rule(
     f"a list of {', '.join(PLANES)}, such as \"['axial']\"",
 )
 MODALITY = Rule(lambda value: isinstance(value, str) and value in CHANNELS, f"one of {', '.join(CHANNELS)}")
+KIND = Rule(lambda value: isinstance(value, str) and value in KINDS, f"one of {', '.join(KINDS)}")
+LEFT_OUT = Rule(
+    lambda value: _is_list(value, lambda name: isinstance(name, str) and name in VARIETY),
+    f"a list of {', '.join(VARIETY)}, or [] for none",
+)
 LABELLED = Rule(lambda value: _is_number(value) and 0 < value <= 1, "a number above 0, up to 1")
 
 # One row a setting, by name.
@@ -188,6 +195,7 @@ SETTINGS: dict[str, Setting] = {
     "brain_box": Setting(SWITCH, "crop slices to the box of the brain; False takes their middle of crop_size"),
     "cache_dir": Setting(PATH, "folder that keeps prepared scans, which other runs may share"),
     "cache_gib": Setting(NOT_NEGATIVE, "GiB that prepared scans may take on disk; 0 = keep none"),
+    "cases_per_epoch": Setting(COUNT, "generated scans of an epoch, none of which comes again in another"),
     "channels_last": Setting(SWITCH, "keep the network's weights with channels last in memory"),
     "checkpoint_epochs": Setting(COUNT, "epochs after which there is a checkpoint, whatever the time"),
     "checkpoint_minutes": Setting(NOT_NEGATIVE, "minutes from one checkpoint to the next; 0 = one after each step"),
@@ -235,6 +243,7 @@ SETTINGS: dict[str, Setting] = {
     "inter_form": Setting(INTER_FORM, "form of the inter-class loss: log or bounded"),
     "inter_start": Setting(WHOLE, "epoch from which the inter-class loss counts"),
     "inter_weight": Setting(NUMBER, "weight of the inter-class loss"),
+    "kind": Setting(KIND, f"of tumour in the generated scans: {', '.join(KINDS)}"),
     "labelled_share": Setting(LABELLED, "share of the labelled training patients whose labels are used"),
     "learning_rate": Setting(POSITIVE, "learning rate of the first epoch"),
     "learning_rate_floor": Setting(NOT_NEGATIVE, "the learning rate doesn't fall below this"),
@@ -292,9 +301,11 @@ SETTINGS: dict[str, Setting] = {
     "token_size": Setting(SIZE, "voxels (z, y, x) of a token of the vision transformer in pre-training"),
     "update_classes": Setting(CLASSES, "classes whose prototypes are added to the features"),
     "val_interval": Setting(COUNT, "epochs from one validation to the next"),
+    "validation_cases": Setting(COUNT, "generated scans of validation, drawn apart from those of training"),
     "validation_share": Setting(INNER_SHARE, "share of a fold's patients, its test part aside, for validation"),
     "variant": Setting(VARIANT, "where transformers act: encoder, decoder, both, or none for the plain U-Net"),
     "warmup_epochs": Setting(WHOLE, "epochs in which the learning rate rises to its value"),
     "weight_decay": Setting(NOT_NEGATIVE, "weight decay of the optimiser"),
+    "without": Setting(LEFT_OUT, "features of the generated scans that are left out; empty = none"),
     "window_size": Setting(WINDOW, "voxels of an inference window; -1 = the whole scan along that axis"),
 }

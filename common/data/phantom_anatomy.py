@@ -42,6 +42,9 @@ LEAN = 0.35
 LEAF = 5.0
 """Distance between the fissures of the cerebellum at its surface, mm."""
 
+LARGEST_ERROR = 1.5
+"""No error of skull-stripping is larger, in multiples of its amplitude."""
+
 FAN_RADIUS = 32.0
 """How far that surface is from where the leaves fan out, mm."""
 
@@ -53,10 +56,11 @@ class Anatomy:
     Attributes:
         near: (X, Y, Z) bool, which voxels these are.
         points: (3, N) coordinates, mm.
-        brain: (N,) bool, inside the brain's surface; what skull-stripping keeps.
+        brain: (N,) bool, what skull-stripping keeps: what is inside the brain's surface, but for its errors.
         grey, fluid, vessel: (N,) fractions of the voxel that are cortex, cerebrospinal fluid and vessel.
         deep: (3, N) fractions that are striatum, pallidum and thalamus; what nothing else takes is white matter.
         ventricle: (N,) signed distance to the wall of the nearest ventricle, positive inside, mm.
+        dura: (N,) fraction of the voxel that is dura or lies outside the brain's surface.
     """
 
     near: NDArray[np.bool_]
@@ -67,6 +71,7 @@ class Anatomy:
     fluid: Array
     vessel: Array
     ventricle: Array
+    dura: Array
 
 
 def ramp(distance: Array, width: float) -> Array:
@@ -84,7 +89,7 @@ def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:
     depths += (0.7 * head.deformation) * fields.field("outline", 30, grid.axes)
     depths += np.float32(0.4) * fields.field("strip", 6, grid.axes)
     depth = depths.max(axis=0)
-    near = depth > -2 * grid.spacing
+    near = depth > -2 * grid.spacing - LARGEST_ERROR * head.strip
     points = np.stack(np.meshgrid(*grid.axes, indexing="ij"))[:, near]
     inner = _displace(points, phantom.lesions)
     for axis, name in enumerate("xyz"):
@@ -113,7 +118,27 @@ def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:
     vessel = np.maximum(ramp(head.vessels - vein_distance, width), ramp(head.sinus - sinus, width))
     vessel *= medial < 9
     vessel = np.maximum(vessel, ramp(_tube(inner, *CHOROID), width))
-    return Anatomy(near, points, depth[near] > 0, grey, deep, fluid, vessel.astype(np.float32), ventricle)
+    brain = depth[near] + _strip_error(head.strip, grid, fields)[near] > 0 if head.strip else depth[near] > 0
+    dura = np.zeros_like(ventricle)
+    if head.dura or head.strip:
+        patches = ramp(fields.field("dura", 18, grid.axes)[near], 0.6)
+        dura = _dura(head.dura, depth[near], medial, patches, max(grid.spacing, 1.0))
+    return Anatomy(near, points, brain, grey, deep, fluid, vessel.astype(np.float32), ventricle, dura)
+
+
+def _strip_error(amplitude: float, grid: Grid, fields: Fields) -> Array:
+    """How far the mask's edge lies outside the brain's surface (X, Y, Z), mm: nothing but in patches."""
+    field = fields.field("strip errors", 22, grid.axes)
+    beyond = np.clip(np.abs(field) - np.float32(0.7), 0, LARGEST_ERROR)
+    return np.float32(amplitude) * np.sign(field) * beyond
+
+
+def _dura(thickness: float, depth: Array, medial: Array, patches: Array, width: float) -> Array:
+    """All that lies outside the surface, and in patches a sheet under it and between the hemispheres."""
+    outside = ramp(-depth, width)
+    if not thickness:
+        return outside
+    return np.maximum(outside, ramp(thickness - np.minimum(depth, medial), width) * patches)
 
 
 def _depths(x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:

@@ -16,16 +16,17 @@ class Draw:
     Args:
         seed: seed of the set.
         index: number of the case in the set; each case has a stream of its own, however many there are.
+        stream: another name, another stream of the same case.
 
     Raises:
         InputError: a seed or index that is negative or no integer.
     """
 
-    def __init__(self, seed: int, index: int) -> None:
+    def __init__(self, seed: int, index: int, stream: str = "") -> None:
         for name, value in (("seed", seed), ("index", index)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"{name} of a phantom must be an integer of at least 0, not {value!r}")
-        self.generator = np.random.default_rng(np.random.SeedSequence([seed, index]))
+        self.generator = np.random.default_rng(np.random.SeedSequence([seed, index, *stream.encode()]))
 
     def between(self, low: float, high: float) -> float:
         """Evenly spread from low to high."""

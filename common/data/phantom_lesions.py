@@ -13,9 +13,12 @@ from .phantom_anatomy import Anatomy, ramp
 from .phantom_fields import Array, Fields, Grid
 from .phantom_record import Lesion
 
-__all__ = ["LesionFractions", "LesionShapes"]
+__all__ = ["CAVITY", "LesionFractions", "LesionShapes"]
 
 _VALUES = {name: value for value, name in LABEL_NAMES.items()}
+
+CAVITY = 255
+"""Label of a cavity until all lesions are there: background that no edema of another lesion takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,7 @@ class LesionFractions:
     Attributes:
         voxels: (M,) positions of these among the anatomy's N voxels.
         edema, core, enhancing: (M,) fractions of each voxel; `enhancing` is that of the core which enhances.
-        label: (M,) uint8, the canonical value.
+        label: (M,) uint8, the canonical value, or CAVITY.
     """
 
     voxels: NDArray[np.intp]
@@ -57,7 +60,7 @@ class LesionShapes:
         reach = 1.6 * radius + 2 * lesion.edema + 2 * self.spacing
         centre = np.array(lesion.centre, dtype=np.float32).reshape(3, 1)
         points = self.anatomy.points
-        voxels = np.flatnonzero((np.abs(points - centre) < reach).all(axis=0) & self.anatomy.brain)
+        voxels = np.flatnonzero((np.abs(points - centre) < reach).all(axis=0) & self.anatomy.brain & (self.anatomy.dura < 0.5))
         stretch = np.array(lesion.stretch, dtype=np.float32).reshape(3, 1)
         distance = np.sqrt((((points[:, voxels] - centre) * stretch) ** 2).sum(axis=0))
         coarse, medium, fine = self.coarse[voxels], self.medium[voxels], self.fine[voxels]
@@ -76,7 +79,8 @@ class LesionShapes:
             label[edema_depth > 0] = _VALUES["ED"]
         else:
             edema = np.zeros_like(edema)
-        label[core_depth > 0] = np.where(enhancing > 0.5, _VALUES["ET"], _VALUES["NCR"])[core_depth > 0]
+        inside = CAVITY if lesion.pattern == "cavity" else _VALUES["NCR"]
+        label[core_depth > 0] = np.where(enhancing > 0.5, _VALUES["ET"], inside)[core_depth > 0]
         return LesionFractions(voxels, edema, core, enhancing, label)
 
     def _edema_depth(self, lesion: Lesion, core_depth: Array, voxels: NDArray[np.intp]) -> Array:
@@ -101,5 +105,6 @@ class LesionShapes:
         if lesion.pattern == "patchy":
             return 1 - missing
         # A rim thinner than a voxel would be lost in the labels' grid.
-        rim = np.maximum(lesion.rim * np.clip(1 + 0.4 * self.medium[voxels], 0.5, 2), self.spacing)
+        uneven = np.clip(1 + (0.4 + lesion.nodules) * self.medium[voxels], 0.5, 2 + 2 * lesion.nodules)
+        rim = np.maximum(lesion.rim * uneven, self.spacing)
         return ramp(rim - core_depth, max(self.spacing, 0.8)) * (1 - missing)

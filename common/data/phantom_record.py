@@ -29,6 +29,8 @@ class Head:
         ventricles: calibre of the ventricles, 1 for a healthy adult.
         vessels: radius of the cortical veins, mm.
         sinus: radius of the superior sagittal sinus, mm.
+        dura: thickness of the dura that lies within the mask in patches, also between the hemispheres, mm; 0 for none.
+        strip: how far skull-stripping errs in patches, inwards and outwards, mm; 0 for a mask along the brain's surface.
     """
 
     scale: Triple
@@ -39,6 +41,8 @@ class Head:
     ventricles: float
     vessels: float
     sinus: float
+    dura: float = 0.0
+    strip: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Lesion:
         radius: mean radius of the tumour core (enhancing and necrotic parts together), mm.
         stretch: factors on the distance along the three axes; their product is 1.
         irregularity: amplitude of the core's deformation as a fraction of its radius.
-        pattern: "solid" (enhances throughout), "ring" (a rim around necrosis), "patchy" or "none" (does not enhance).
+        pattern: "solid" (enhances throughout), "ring" (a rim around necrosis), "patchy", "none" (does not enhance) or
+            "cavity" (a rim around what surgery has left, which is labelled background).
         rim: thickness of the enhancing rim, mm.
         gap: fraction of the rim (ring) or of the core (patchy) that does not enhance.
         edema: how far the edema reaches beyond the core, mm; 0 for none.
@@ -60,6 +65,7 @@ class Lesion:
         enhancing_level: intensity of the enhancing part per modality.
         core_level: intensity of the non-enhancing or necrotic part per modality.
         spread: amplitude of the texture inside the lesion, relative.
+        nodules: how unevenly thick the rim is beyond the waviness that all rims have; 0 for no more.
     """
 
     centre: Triple
@@ -76,6 +82,7 @@ class Lesion:
     enhancing_level: Quadruple
     core_level: Quadruple
     spread: float
+    nodules: float = 0.0
 
     @property
     def bulge(self) -> float:
@@ -117,6 +124,10 @@ class Appearance:
         blur: standard deviation of the point spread, mm.
         slice_axis: axis across the slices.
         slice_blur: standard deviation of the slice profile, mm.
+        slice_distance: of slices between which the file is interpolated, mm; 0 where it isn't.
+        dura: mean of the dura and of what else lies outside the brain.
+        slip: how far the modality is from where the labels have it, along each axis, mm.
+        ceiling: where the file's values are cut off, in multiples of white matter; 0 where they aren't.
         bias: amplitude of the bias field's logarithm.
         gamma: exponent on the intensities.
         noise: standard deviation of the noise in either channel of the receiver, relative to white matter.
@@ -136,6 +147,10 @@ class Appearance:
     gamma: float
     noise: float
     gain: float
+    slice_distance: float = 0.0
+    dura: float = 1.0
+    slip: Triple = (0.0, 0.0, 0.0)
+    ceiling: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import InputError
 from .phantom_anatomy import Anatomy, build_anatomy
-from .phantom_fields import Array, Fields, Grid, make_grid
-from .phantom_lesions import LesionFractions, LesionShapes
+from .phantom_fields import EXTENT, Array, Fields, Grid, make_grid
+from .phantom_lesions import CAVITY, LesionFractions, LesionShapes
 from .phantom_record import Appearance, Phantom, Spot
 
-__all__ = ["MIN_SIZE", "check_shape", "phantom_affine", "render_phantom"]
+__all__ = ["MIN_SIZE", "check_shape", "phantom_affine", "phantom_shape", "render_phantom"]
 
 MIN_SIZE = 24
 """Fewest voxels along an axis; with fewer, anatomy is smaller than a voxel."""
@@ -32,6 +34,12 @@ def check_shape(shape: int | tuple[int, int, int]) -> tuple[int, int, int]:
     ):
         raise InputError(f"shape {shape!r} of a phantom: give one or three integers from {MIN_SIZE} to {MAX_SIZE}")
     return sizes[0], sizes[1], sizes[2]
+
+
+def phantom_shape(spacing: float) -> tuple[int, int, int]:
+    """The smallest shape that holds the head with isotropic voxels of that size, mm."""
+    x, y, z = (math.ceil(extent / spacing) for extent in EXTENT)
+    return x, y, z
 
 
 def phantom_affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -87,6 +95,7 @@ def _merge_labels(lesions: list[LesionFractions], count: int) -> NDArray[np.uint
         here = label[lesion.voxels]
         edema = lesion.label == 2
         label[lesion.voxels] = np.where((lesion.label == 0) | (edema & (here > 0)), here, lesion.label)
+    label[label == CAVITY] = 0
     return label
 
 
@@ -123,6 +132,7 @@ def _paint(
         core, enhancing = lesion.core_level[channel], lesion.enhancing_level[channel]
         level = (core + fractions.enhancing * (enhancing - core)) * rough
         values[here] += fractions.core * (level - values[here])
+    values += anatomy.dura * (look.dura * (1 + texture) - values)
     for spot in phantom.spots:
         if not spot.white_only:
             _add_spot(values, spot, channel, anatomy, textures)
@@ -157,9 +167,34 @@ def _scan(
         # Below a quarter of a voxel the blur would change nothing.
         if sigma > 0.25:
             volume = ndimage.gaussian_filter1d(volume, sigma, axis=axis, mode="nearest", truncate=3)
+    if look.slice_distance > grid.spacing:
+        volume = _between_slices(volume, look.slice_axis, look.slice_distance / grid.spacing)
+    if any(look.slip):
+        volume = ndimage.shift(volume, np.array(look.slip) / grid.spacing, order=1, mode="nearest")
     seen = np.maximum(volume[brain], 0.02) ** np.float32(look.gamma)
     seen *= np.exp(np.float32(look.bias) * fields.field(f"bias {channel}", 60, grid.axes)[brain])
     noise = fields.generator(f"noise {channel}")
     real = seen + np.float32(look.noise) * noise.standard_normal(seen.shape, dtype=np.float32)
     imaginary = np.float32(look.noise) * noise.standard_normal(seen.shape, dtype=np.float32)
-    return np.clip(np.rint(np.hypot(real, imaginary) * look.gain), 1, np.iinfo(np.int16).max).astype(np.int16)
+    received = np.hypot(real, imaginary)
+    if look.ceiling:
+        received = np.minimum(received, np.float32(look.ceiling))
+    return np.clip(np.rint(received * look.gain), 1, np.iinfo(np.int16).max).astype(np.int16)
+
+
+def _between_slices(volume: Array, axis: int, distance: float) -> Array:
+    """Keep slices `distance` voxels apart, and interpolate what lies between them linearly."""
+    size = volume.shape[axis]
+    centres = np.arange(0, size - 1 + distance, distance)
+    slices = _linear(volume, centres, axis)
+    return _linear(slices, np.arange(size) / distance, axis)
+
+
+def _linear(volume: Array, positions: NDArray[np.float64], axis: int) -> Array:
+    """Values at positions along an axis, in voxels, linear between voxels."""
+    low = np.clip(np.floor(positions).astype(int), 0, volume.shape[axis] - 1)
+    high = np.minimum(low + 1, volume.shape[axis] - 1)
+    along = [1] * volume.ndim
+    along[axis] = -1
+    weight = (positions - np.floor(positions)).astype(np.float32).reshape(along)
+    return volume.take(low, axis=axis) * (1 - weight) + volume.take(high, axis=axis) * weight

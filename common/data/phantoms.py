@@ -12,10 +12,20 @@ from ..errors import InputError
 from .phantom_drawing import draw_phantom
 from .phantom_folder import RECORD_FILE, check_cases, fill_folder
 from .phantom_record import Phantom
-from .phantom_rendering import check_shape, phantom_affine, render_phantom
+from .phantom_rendering import check_shape, phantom_affine, phantom_shape, render_phantom
+from .phantom_variety import vary_phantom
 from .writing import WRITABLE_LAYOUTS, finish_layout, write_case
 
-__all__ = ["RECORD_FILE", "Phantom", "draw_phantom", "make_phantoms", "phantom_affine", "render_phantom"]
+__all__ = [
+    "RECORD_FILE",
+    "Phantom",
+    "draw_phantom",
+    "make_phantoms",
+    "phantom_affine",
+    "phantom_shape",
+    "render_phantom",
+    "vary_phantom",
+]
 
 # Names as the data sets that use the layout have them; brats2023 tells the kind of tumour.
 _NAMES = {
