@@ -91,7 +91,7 @@ class Ablation(Runs):
             started = time.monotonic()
             self.command("run", "msconvlstm_att", "train", *places, *training, *self.scans, *network)
             record.write_text(json.dumps(time.monotonic() - started))
-            places = ["--dataset_dir", held_back[0], "--partition_file", held_back[1], "--ckpt_path", last]
+            places = ["--dataset_dir", held_back[0], "--partition_file", held_back[1], "--weights", last]
             places += ["--output_dir", folder / "scores"]
             self.command("run", "msconvlstm_att", "evaluate", *places, *self.scans, *network)
         content = torch.load(last, weights_only=True)["model"]

@@ -241,7 +241,7 @@ def main(
         settings: dict[str, Any] = {
             "dataset_dir": folder / "scans",
             "output_dir": folder / "ours",
-            "ckpt_path": folder / "weights.pt",
+            "weights": folder / "weights.pt",
             "components": "",
             "features": json.dumps(list(features)),
             "window_size": json.dumps([window] * 3),

@@ -56,7 +56,7 @@ def bundle(dataset: str, checkpoint: str, case: dict, out: Path) -> Callable[[],
     """The evaluator of inference.json for one case, ready to run."""
     parser = ConfigParser(ConfigParser.load_config_file(CONFIG))
     parser.update(
-        {"dataset_dir": dataset, "output_dir": str(out), "ckpt_path": checkpoint, "overwrite": True, "data": [case]}
+        {"dataset_dir": dataset, "output_dir": str(out), "weights": checkpoint, "overwrite": True, "data": [case]}
     )
     evaluator = parser.get_parsed_content("evaluator")
     return lambda: evaluator.run()

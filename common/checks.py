@@ -89,7 +89,7 @@ def check_settings(
 
 
 def _weights_problems(settings: Mapping[str, Any]) -> list[str]:
-    path, members = settings.get("ckpt_path"), settings.get("members")
+    path, members = settings.get("weights"), settings.get("members")
     if members:
         return []
     problems = []
@@ -97,15 +97,13 @@ def _weights_problems(settings: Mapping[str, Any]) -> list[str]:
     if pretrained and PATH.holds(pretrained) and not Path(pretrained).is_file():
         problems.append(f"no pre-trained blocks at {pretrained}: run pretrain first, or leave --pretrained out")
     if pretrained and path:
-        problems.append(
-            "pretrained and ckpt_path are given, and the weights would replace the blocks: give one of them"
-        )
+        problems.append("pretrained and weights are given, and the weights would replace the blocks: give one of them")
     if settings.get("draw"):
         problems.append(f"draw is {settings['draw']} and members is empty: name the checkpoints to draw from")
     if path and PATH.holds(path) and not Path(path).is_file():
         problems.append(no_weights(path))
     if members is not None and path == "":
-        problems.append("ckpt_path is empty: give the file of the network's weights, or members")
+        problems.append("weights is empty: give the file of the network's weights, or members")
     return problems
 
 

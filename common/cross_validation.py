@@ -36,7 +36,7 @@ _OF_EACH_FOLD += ["partition_file", "predictions_dir", "resume"]
 
 # A training that goes on no longer needs the weights that it started from, and compares what its curricula hold; of one
 # that is finished both decided the result.
-_MAY_DIFFER = {*_OF_EACH_FOLD, *(MAY_CHANGE - {"ckpt_path", "curriculum_dir", "pretrained"}), "device"}
+_MAY_DIFFER = {*_OF_EACH_FOLD, *(MAY_CHANGE - {"weights", "curriculum_dir", "pretrained"}), "device"}
 
 
 def write_folds(
@@ -146,7 +146,7 @@ class _Plan:
         self.given = {
             "train": own | {id: value for id, value in overrides.items() if id not in only_evaluate},
             # What a training starts from isn't what is evaluated.
-            "evaluate": {id: value for id, value in overrides.items() if id not in ("ckpt_path", *unused)},
+            "evaluate": {id: value for id, value in overrides.items() if id not in ("weights", *unused)},
         }
 
     @property

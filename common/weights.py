@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from .atomic import whole_file
 from .errors import InputError
 
 try:
@@ -21,7 +25,23 @@ except ImportError:  # the extra `export`
 else:
     _SAFETENSORS = True
 
-__all__ = ["load_weights", "no_weights", "read_facts", "read_state", "read_weights"]
+__all__ = [
+    "GENERATED",
+    "default_weights",
+    "load_weights",
+    "no_weights",
+    "read_facts",
+    "read_state",
+    "read_weights",
+    "save_half",
+    "tell_origin",
+    "trained_setting",
+]
+
+logger = logging.getLogger(__name__)
+
+GENERATED = "generated.pt"
+"""Weights that come with a bundle: trained on generated scans alone."""
 
 
 def read_weights(
@@ -82,6 +102,46 @@ def read_facts(path: Path | str) -> dict[str, Any]:
     return _facts(_read(Path(path)))
 
 
+def default_weights(folder: Path | str) -> str:
+    """The weights in a folder that are used where none are named: `model.pt`, else those that came with the bundle.
+
+    Where there are neither it is the path at which they were looked for.
+    """
+    own, generated = Path(folder, "model.pt"), Path(folder, GENERATED)
+    return str(generated if generated.is_file() and not own.is_file() else own)
+
+
+def trained_setting(id: str, default: Any, weights: str | Sequence[str]) -> Any:
+    """The value of a setting that weights were trained with; the default where they don't say it.
+
+    Files that aren't there or can't be read say nothing: what loads them tells what is wrong with them.
+
+    Args:
+        id: of the setting.
+        default: its value otherwise.
+        weights: a file, or the members of an ensemble, of which the first is asked: they have to be alike.
+    """
+    for pattern in [weights] if isinstance(weights, str) else weights:
+        for path in (pattern, *sorted(glob(pattern, recursive=True))):
+            if Path(path).is_file():
+                with suppress(InputError):
+                    return read_facts(path).get(id) or default
+    return default
+
+
+def save_half(weights: Path | str, path: Path | str) -> None:
+    """Write weights in half precision (float16), with all that is said of them: a file of half the size.
+
+    Raises:
+        InputError: they can't be read, or the file can't be written.
+    """
+    state, facts = read_state(weights)
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    with whole_file(Path(path)) as temporary:
+        torch.save({"model": halved, "trained_with": facts}, temporary)
+    logger.info("in half precision: %s, %.1f MiB", path, Path(path).stat().st_size / 2**20)
+
+
 def no_weights(path: Path | str) -> str:
     """What to say where there is no file of weights."""
     return f"no weights at {path}: train first, or give the path of the file that has them"
@@ -138,3 +198,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def load_weights(network: nn.Module, path: Path | str, trained_with: Mapping[str, Any] | None = None) -> None:
     """Load a checkpoint into a network, on the device where it is; see `read_weights`."""
     network.load_state_dict(read_weights(network, path, trained_with))
+
+
+def tell_origin(path: Path | str) -> None:
+    """Log a warning where weights are such that no real scan had a part in."""
+    if read_facts(path).get("data") == "generated scans":
+        logger.warning(
+            "%s: trained on generated scans alone. Experimental, for research: take what it finds for a proposal of "
+            "the whole tumour",
+            path,
+        )

@@ -32,7 +32,7 @@ def test_good_settings_and_the_hook():
         fractions=[1, 0, 0],
         update_classes=[],
         inter_weight=-0.01,
-        ckpt_path="",
+        weights="",
         dataset_dir=Path("data"),
         evaluate_on="test",
     )
@@ -84,13 +84,13 @@ def test_each_setting(name: str, values: list[object], wanted: str):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"ckpt_path": "no.pt"}, ["no weights at no.pt: train first, or give the path of the file that has them"]),
-        ({"ckpt_path": "no.pt", "members": ["a.pt"], "draw": 1}, []),
-        ({"ckpt_path": "", "pretrained": "no.pt"}, ["no pre-trained blocks at no.pt: run pretrain first, or leave"]),
-        ({"ckpt_path": "", "pretrained": ""}, []),
-        ({"ckpt_path": "", "members": []}, ["ckpt_path is empty: give the file of the network's weights, or members"]),
-        ({"ckpt_path": 5, "epochs": 0}, ["ckpt_path is 5: give a path", "epochs is 0: give a whole"]),
-        ({"ckpt_path": __file__, "members": [], "draw": 2}, ["draw is 2 and members is empty: name the checkpoints"]),
+        ({"weights": "no.pt"}, ["no weights at no.pt: train first, or give the path of the file that has them"]),
+        ({"weights": "no.pt", "members": ["a.pt"], "draw": 1}, []),
+        ({"weights": "", "pretrained": "no.pt"}, ["no pre-trained blocks at no.pt: run pretrain first, or leave"]),
+        ({"weights": "", "pretrained": ""}, []),
+        ({"weights": "", "members": []}, ["weights is empty: give the file of the network's weights, or members"]),
+        ({"weights": 5, "epochs": 0}, ["weights is 5: give a path", "epochs is 0: give a whole"]),
+        ({"weights": __file__, "members": [], "draw": 2}, ["draw is 2 and members is empty: name the checkpoints"]),
         ({"epochs": 0, "unused": ["epochs"]}, []),
     ],
 )

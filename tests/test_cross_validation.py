@@ -49,7 +49,7 @@ ALL = ["0 train", "0 evaluate", "1 train", "1 evaluate"]
 
 
 def test_every_fold_trains_and_is_evaluated_once(validate: Callable[..., list[str]], tmp_path: Path, capsys):
-    assert validate(epochs=3, lesion_preset="fancl", ckpt_path="start.pt") == ALL
+    assert validate(epochs=3, lesion_preset="fancl", weights="start.pt") == ALL
     first, second = calls(tmp_path)[2:]
     for word in ("--fold=1", f"--partition_file={tmp_path}/folds.json", f"--ckpt_dir={tmp_path}/fold-1/models"):
         assert word in first.split() and word in second.split()
@@ -57,12 +57,12 @@ def test_every_fold_trains_and_is_evaluated_once(validate: Callable[..., list[st
         "--epochs=3",
         "--seed=0",
         f"--cache_dir={tmp_path}/cache",
-        "--ckpt_path=start.pt",
+        "--weights=start.pt",
         f"--output_dir={tmp_path}/fold-1/training",
     ):
         assert word in first.split()
     assert "--resume=True" in first.split() and "--resume" not in second
-    assert "--lesion_preset" not in first and "--ckpt_path" not in second and "--predictions_dir" not in first
+    assert "--lesion_preset" not in first and "--weights" not in second and "--predictions_dir" not in first
     assert "--epochs" not in second and "--cache_dir" not in second  # an evaluation does nothing with these
     for word in ("--lesion_preset=fancl", "--seed=0", f"--predictions_dir={tmp_path}/predictions"):
         assert word in second.split()
@@ -71,7 +71,7 @@ def test_every_fold_trains_and_is_evaluated_once(validate: Callable[..., list[st
     assert "Dice             WT     0.500   0.600   0.550±0.071" in printed
     assert len(json.loads((tmp_path / "scores.json").read_text())["cases"]) == 5
     assert (tmp_path / "fold-1" / "training.log").exists()
-    assert validate(epochs=3, lesion_preset="fancl", ckpt_path="start.pt") == []
+    assert validate(epochs=3, lesion_preset="fancl", weights="start.pt") == []
     assert "fold 1: was done before" in capsys.readouterr().out
 
 
@@ -110,12 +110,12 @@ def test_other_overrides(validate: Callable[..., list[str]], tmp_path: Path):
 
 
 def test_a_finished_fold_started_from_the_same_weights(validate: Callable[..., list[str]], tmp_path: Path):
-    validate(ckpt_path="start.pt")
-    for other, told in (({"ckpt_path": "other.pt"}, "other.pt"), ({}, "none")):
+    validate(weights="start.pt")
+    for other, told in (({"weights": "other.pt"}, "other.pt"), ({}, "none")):
         with pytest.raises(InputError) as raised:
             validate(**other)
-        assert f"was trained with another --ckpt_path (start.pt then, {told} now): give" in str(raised.value)
-    assert validate(ckpt_path="start.pt") == []
+        assert f"was trained with another --weights (start.pt then, {told} now): give" in str(raised.value)
+    assert validate(weights="start.pt") == []
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ class Training(BundleTrainTask):
             "data": {"training": cases[:-held_out], "validation": cases[-held_out:]},
             "bundle_root": str(folder),
             "device": name_to_device(request.get("device")),
-            "ckpt_path": str(folder / "models" / "model.pt"),
+            "weights": str(folder / "models" / "model.pt"),
             "output_dir": str(folder / "eval" / "label"),
             "train#trainer#max_epochs": epochs,
             "epochs": epochs,

@@ -138,7 +138,7 @@ def _dura(thickness: float, depth: Array, medial: Array, patches: Array, width: 
     outside = ramp(-depth, width)
     if not thickness:
         return outside
-    return np.maximum(outside, ramp(thickness - np.minimum(depth, medial), width) * patches)
+    return np.maximum(outside, ramp(np.float32(thickness) - np.minimum(depth, medial), width) * patches)
 
 
 def _depths(x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:

@@ -60,7 +60,9 @@ class LesionShapes:
         reach = 1.6 * radius + 2 * lesion.edema + 2 * self.spacing
         centre = np.array(lesion.centre, dtype=np.float32).reshape(3, 1)
         points = self.anatomy.points
-        voxels = np.flatnonzero((np.abs(points - centre) < reach).all(axis=0) & self.anatomy.brain & (self.anatomy.dura < 0.5))
+        voxels = np.flatnonzero(
+            (np.abs(points - centre) < reach).all(axis=0) & self.anatomy.brain & (self.anatomy.dura < 0.5)
+        )
         stretch = np.array(lesion.stretch, dtype=np.float32).reshape(3, 1)
         distance = np.sqrt((((points[:, voxels] - centre) * stretch) ** 2).sum(axis=0))
         coarse, medium, fine = self.coarse[voxels], self.medium[voxels], self.fine[voxels]

@@ -30,7 +30,7 @@ class Head:
         vessels: radius of the cortical veins, mm.
         sinus: radius of the superior sagittal sinus, mm.
         dura: thickness of the dura that lies within the mask in patches, also between the hemispheres, mm; 0 for none.
-        strip: how far skull-stripping errs in patches, inwards and outwards, mm; 0 for a mask along the brain's surface.
+        strip: how far skull-stripping errs in patches, inwards and outwards, mm; 0 for a mask along the surface.
     """
 
     scale: Triple

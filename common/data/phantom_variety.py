@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def _looks(phantom: Phantom, change: Callable[[int, Appearance], Appearance]) ->
     return dataclasses.replace(phantom, appearance=(t1n, t1c, t2w, t2f))
 
 
-def _head(phantom: Phantom, **changes: float) -> Phantom:
+def _head(phantom: Phantom, **changes: Any) -> Phantom:
     return dataclasses.replace(phantom, head=dataclasses.replace(phantom.head, **changes))
 
 
@@ -118,7 +118,9 @@ def _contrast(draw: _Draw, phantom: Phantom) -> Phantom:
         return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=stretched(old.vessel, 0.6, 1.4), deep=(a, b, c))
 
     def lesion(old: Lesion) -> Lesion:
-        edema = (stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.6, 0.5), strict=True))
+        edema = (
+            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.6, 0.5), strict=True)
+        )
         return dataclasses.replace(old, edema_contrast=_four(*edema))
 
     return _lesions(_looks(phantom, look), lesion)
@@ -224,9 +226,7 @@ def _non_enhancing(draw: _Draw, phantom: Phantom) -> Phantom:
 
 
 def _all_enhancing(phantom: Phantom) -> Phantom:
-    return _lesions(
-        phantom, lambda old: dataclasses.replace(old, pattern="ring") if old.pattern == "none" else old
-    )
+    return _lesions(phantom, lambda old: dataclasses.replace(old, pattern="ring") if old.pattern == "none" else old)
 
 
 def _clusters(draw: _Draw, phantom: Phantom) -> Phantom:
@@ -293,7 +293,9 @@ def _distractors(draw: _Draw, phantom: Phantom) -> Phantom:
         return dataclasses.replace(old, caps=round(1 + (old.caps - 1) * factor, 4))
 
     spots = [
-        dataclasses.replace(spot, contrast=_four(*(1 + (value - 1) * draw.between(0.5, 1.4) for value in spot.contrast)))
+        dataclasses.replace(
+            spot, contrast=_four(*(1 + (value - 1) * draw.between(0.5, 1.4) for value in spot.contrast))
+        )
         for spot in phantom.spots
     ]
     return dataclasses.replace(_looks(phantom, look), spots=tuple(spots))

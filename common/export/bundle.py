@@ -23,7 +23,7 @@ from ..errors import InputError, describe_cause
 from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
 from ..settings import SETTINGS
-from ..weights import load_weights, read_state
+from ..weights import default_weights, load_weights, read_state
 from .checking import SUMS
 from .documents import bill_of_materials, large_files, model_card, requirements
 from .vendoring import PACKAGE, names_in, reached, required
@@ -73,7 +73,7 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
         bundle: a folder that holds `configs/`, or the name of one of this project's bundles.
         out: folder of the file.
         checkpoint: weights (.pt or .safetensors) that go along as models/model.pt; by default those at models/model.pt
-            of the bundle, if any.
+            of the bundle, else those that came with it, if any.
         weights_url: where you put the weights. They are not in the file then, but `large_files.yml` says where they are
             and what their checksum is, for `python -m monai.bundle download_large_files`.
         overrides: ids that the weights were trained with, such as `--features "[8,16]"`, and others: in the file they
@@ -86,7 +86,7 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     folder = find_bundle(bundle)
     name = folder.resolve().name
     _expect_exportable(folder, name)
-    weights = Path(checkpoint) if checkpoint else folder / "models" / "model.pt"
+    weights = Path(checkpoint) if checkpoint else Path(default_weights(folder / "models"))
     configs = _configs(folder, overrides)
     files = _files_of(folder, configs)
     network, *trained_with = _network(configs["inference"], folder)

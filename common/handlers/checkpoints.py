@@ -39,7 +39,7 @@ MAY_CHANGE = frozenset(
             "checkpoint_epochs",
             "checkpoint_minutes",
             "ckpt_dir",
-            "ckpt_path",
+            "weights",
             "curriculum_dir",
         ),
         *("dataset_dir", "mlflow_uri", "num_workers", "output_dir", "partition_file", "pretrained", "resume"),

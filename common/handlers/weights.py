@@ -19,7 +19,7 @@ from torch import nn
 
 from ..atomic import check_writable, free_name, whole_file
 from ..errors import InputError
-from ..weights import load_weights, read_facts
+from ..weights import load_weights, read_facts, tell_origin
 from .checkpoint_folder import GO_ON
 
 __all__ = ["BestWeightsSaver", "LastWeightsSaver", "ModalityDropoutCheck", "StageWeightsSaver", "WeightsLoader"]
@@ -50,6 +50,7 @@ class WeightsLoader:
     def load(self, engine: Workflow) -> None:
         """Load the weights."""
         load_weights(self.network, self.path, self.trained_with)
+        tell_origin(self.path)
 
 
 class ModalityDropoutCheck:

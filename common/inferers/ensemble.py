@@ -13,7 +13,7 @@ from monai.utils import convert_to_dst_type
 from torch import nn
 
 from ..errors import InputError
-from ..weights import load_weights, read_weights
+from ..weights import load_weights, read_weights, tell_origin
 from .members import check_alike, find_members
 from .views import make_views
 
@@ -79,6 +79,7 @@ class EnsembleInferer(Inferer):
             check_alike(self.members, trained_with or {})
         for member in self.members:
             read_weights(network, member, trained_with)
+            tell_origin(member)
         self.variance: torch.Tensor | None = None
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:

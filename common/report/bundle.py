@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from ..errors import InputError
-from ..weights import load_weights
+from ..weights import default_weights, load_weights
 
 __all__ = ["Bundle", "read_bundle"]
 
@@ -41,7 +41,8 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
 
     Args:
         folder: of the bundle.
-        checkpoint: the weights; `models/model.pt` of the bundle where not given, and none where that isn't there.
+        checkpoint: the weights; `models/model.pt` of the bundle where not given, or those that came with it, and none
+            where there are neither.
         overrides: ids of the inference config with other values, as they were when the cases were predicted. With
             `members` there, these are the weights.
 
@@ -66,11 +67,12 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
         if key not in parser:
             raise InputError(f"{config}: no id {key} to override; it has {', '.join(content)}")
         parser[key] = value
+    path = Path(default_weights(folder / "models") if checkpoint is None else checkpoint)
+    parser["weights"] = str(path)  # which other settings follow
     parser.read_meta(metadata)
     if "check" in parser:
-        parser["check"]["unused"] = ["ckpt_path"]  # in its place there is `checkpoint`, or no weights at all
+        parser["check"]["unused"] = ["weights"]  # in its place there is `checkpoint`, or no weights at all
         parser.get_parsed_content("check")
-    path = Path(checkpoint) if checkpoint is not None else folder / "models" / "model.pt"
     inferer = parser.get_parsed_content("inferer")
     members = len(getattr(inferer, "members", ()))
     network, weights = None, ""

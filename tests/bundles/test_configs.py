@@ -137,13 +137,20 @@ def test_versions_move_together(name: str):
     assert f"## {common.__version__}" in (BUNDLES.parent / "CHANGELOG.md").read_text()
 
 
+def follows(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("_target_", "").startswith("common.weights.")
+
+
 def resolved(name: str, config: str, id_: str) -> dict:
-    """A part of a config with its plain references replaced by their values, and targets left as they are."""
+    """A part of a config with its plain references replaced by their values, and targets left as they are.
+
+    A setting that follows the weights has its default.
+    """
     parser = ConfigParser(load(name, config))
 
     def replace(value):
         if isinstance(value, dict):
-            return {key: replace(item) for key, item in value.items()}
+            return value["default"] if follows(value) else {key: replace(item) for key, item in value.items()}
         if isinstance(value, list):
             return [replace(item) for item in value]
         if isinstance(value, str) and value.startswith("@"):
@@ -178,9 +185,13 @@ def test_training_and_inference_prepare_images_alike(name: str):
 def test_evaluation_prepares_images_as_training_does(name: str):
     train, overlay = load(name, "train"), load(name, "evaluate")
     parser = ConfigParser({**train, **overlay})
+
+    def given(value: Any) -> Any:
+        value = parser[value[1:]] if isinstance(value, str) and value.startswith("@") else value
+        return value["default"] if follows(value) else value
+
     image_transforms = [
-        {key: parser[v[1:]] if isinstance(v, str) and v.startswith("@") else v for key, v in transform.items()}
-        for transform in overlay["image_transforms"]
+        {key: given(value) for key, value in transform.items()} for transform in overlay["image_transforms"]
     ]
     training = resolved(name, "train", "train#deterministic_transforms")
     assert image_transforms == [only_image(one) for one in training if "image" in one.get("keys", "")][1:]
@@ -230,7 +241,7 @@ def test_every_plain_setting_is_checked(name: str):
     assert {"train", "inference", "evaluate_predictions"} - WITHOUT.get(name, set()) <= whole.keys()
     for config, content in whole.items():
         assert content["check"]["_target_"] == "common.checks.check_settings"
-        plain = {key for key, value in content.items() if not isinstance(value, dict) and key not in NOT_SETTINGS}
+        plain = {key for key, value in content.items() if not isinstance(value, dict) or follows(value)} - NOT_SETTINGS
         handed_on = "settings" in content["check"]  # all that isn't the workflow's own, to the workflows that it runs
         assert handed_on or plain - {"bundle_root"} <= content["check"].keys(), config
 

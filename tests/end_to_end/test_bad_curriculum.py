@@ -143,7 +143,7 @@ def test_curricula(line_of: Line, scans: Path, curriculum: Path, tmp_path: Path,
     ("override", "line"),
     [
         ({"first_stage": 2}, r"no weights at .*/run/stage1\.pt: train first"),
-        ({"first_stage": 3, "ckpt_path": __file__}, r"first_stage 3: stages \[1, 1\] are counted from 1 to 2"),
+        ({"first_stage": 3, "weights": __file__}, r"first_stage 3: stages \[1, 1\] are counted from 1 to 2"),
         ({"stages": []}, "stages is \\[\\]: give a list of epochs above zero"),
         ({"components": "D"}, "components is 'D': give CF, C"),
         ({"attention_stage": 3}, "attention_stage 3: 3 stages are counted from 0 to 2"),
@@ -283,7 +283,7 @@ def test_stages_and_rates_follow_one_another(
     rates = [round(0.01 * (1 - epoch / 4) ** 0.9, 6) for epoch in range(4)]
     assert seen == [*zip([1, 2, 2, 3], rates, strict=True)]
     seen.clear()
-    run_in_process("train", **{**places, **settings, "first_stage": 2, "ckpt_path": tmp_path / "run" / "stage1.pt"})
+    run_in_process("train", **{**places, **settings, "first_stage": 2, "weights": tmp_path / "run" / "stage1.pt"})
     assert seen == [*zip([2, 2, 3], rates[1:], strict=True)]
 
 

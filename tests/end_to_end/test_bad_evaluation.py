@@ -68,7 +68,7 @@ def test_missing_prediction(line_of: Line, dataset: Path, tmp_path: Path):
 
 
 def test_evaluation_draws_no_partition_of_its_own(line_of: Line, dataset: Path, weights: Path, tmp_path: Path):
-    message = line_of("evaluate", dataset_dir=dataset, ckpt_dir=tmp_path, ckpt_path=weights)
+    message = line_of("evaluate", dataset_dir=dataset, ckpt_dir=tmp_path, weights=weights)
     assert re.search(r"no partition at .*: give the one that the training wrote", message), message
 
 
@@ -82,7 +82,7 @@ def test_label_maps_do_not_replace_what_they_are_made_of(
     names = [case["case"] for case in list_cases(dataset)]
     (tmp_path / "partition.json").write_text(json.dumps({"parts": {"training": [], "validation": [], "test": names}}))
     before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
-    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "ckpt_path": weights, "output_dir": tmp_path / "out"}
+    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "weights": weights, "output_dir": tmp_path / "out"}
     message = line_of("evaluate", **settings, resample=False, predictions_dir=dataset / where)
     assert "write the predictions elsewhere with --predictions_dir DIR" in message
     assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
@@ -92,7 +92,7 @@ def test_evaluation_of_nothing(line_of: Line, dataset: Path, weights: Path, tmp_
     names = [f"BraTS-GLI-{number:05}-000" for number in range(3)]
     partition = {"parts": {"training": names, "validation": [], "test": []}}
     (tmp_path / "partition.json").write_text(json.dumps(partition))
-    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "ckpt_path": weights, "output_dir": tmp_path / "out"}
+    settings = {"dataset_dir": dataset, "ckpt_dir": tmp_path, "weights": weights, "output_dir": tmp_path / "out"}
     message = line_of("evaluate", **settings)
     assert message == "there is no case to evaluate in this part; choose another with --evaluate_on"
     assert [path.name for path in tmp_path.glob("out/*")] == ["run-evaluate-1.json"]
@@ -115,7 +115,7 @@ def test_no_memory_for_one_case(
         return forward(self, image)
 
     monkeypatch.setattr(CGAUNet, "forward", too_large_for_the_first)
-    settings = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "ckpt_path": weights}
+    settings = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "weights": weights}
     line = (
         r"1 of 3 cases failed: case BraTS-GLI-00000-000: memory ran out on its \d+×\d+×\d+ voxels; "
         r'make the window smaller, such as --window_size "\[128,128,128\]"'

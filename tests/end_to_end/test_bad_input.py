@@ -95,7 +95,7 @@ def test_one_bad_case_among_many(
 ):
     """The others are done; the run ends with the bad one's line."""
     damage(dataset)
-    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", weights=weights)
     assert re.fullmatch(f"1 of 3 cases failed: {line}.*", message), message
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["BraTS-GLI-00000-000.nii.gz", "BraTS-GLI-00002-000.nii.gz", "run-inference-1.json"]
@@ -169,7 +169,7 @@ def test_folders(line_of: Line, tmp_path: Path, dataset: Path):
     }.items():
         assert line in train_error(line_of, tmp_path / folder, tmp_path)
         assert line in line_of(
-            "inference", dataset_dir=tmp_path / folder, output_dir=tmp_path / "out", ckpt_path=tmp_path / "w.pt"
+            "inference", dataset_dir=tmp_path / folder, output_dir=tmp_path / "out", weights=tmp_path / "w.pt"
         )
 
 
@@ -181,7 +181,7 @@ def test_duplicate_case(line_of: Line, tmp_path: Path, dataset: Path):
 def test_flat_3d_file_is_not_a_case_of_four_channels(line_of: Line, tmp_path: Path, dataset: Path, weights: Path):
     (tmp_path / "flat").mkdir()
     shutil.copy(file(dataset, "t1n"), tmp_path / "flat" / "scan.nii.gz")
-    message = line_of("inference", dataset_dir=tmp_path / "flat", output_dir=tmp_path / "out", ckpt_path=weights)
+    message = line_of("inference", dataset_dir=tmp_path / "flat", output_dir=tmp_path / "out", weights=weights)
     assert re.search(r"case scan, .*: is 3D \(32×32×32\) where 4D with 4 channels is expected", message), message
 
 
@@ -207,7 +207,7 @@ def test_flat_3d_file_is_not_a_case_of_four_channels(line_of: Line, tmp_path: Pa
         ({"fractions": [0.5, 0.1, 0.1]}, r"fractions is \[.*\]: give three numbers from 0 to 1 that add up to 1"),
         ({"output_dir": ""}, "output_dir is '': give a path"),
         ({"cache_dir": ""}, "cache_dir is '': give a path"),
-        ({"ckpt_path": "nowhere.pt"}, "no weights at nowhere.pt: train first"),
+        ({"weights": "nowhere.pt"}, "no weights at nowhere.pt: train first"),
     ],
 )
 def test_settings(
@@ -252,14 +252,14 @@ def test_bad_checkpoint(
 ):
     path = Path(shutil.copy(weights, tmp_path / "weights.pt"))
     damage(path)
-    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=path)
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", weights=path)
     assert re.search(line, message), message
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
 def test_output_that_cannot_be_written(line_of: Line, dataset: Path, weights: Path, tmp_path: Path):
     (tmp_path / "taken").write_text("")
-    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "taken", ckpt_path=weights)
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "taken", weights=weights)
     assert re.search(r"taken can't be written to: .*; choose another folder", message)
 
 
@@ -271,7 +271,7 @@ def test_defect_in_the_middle_of_inference_is_not_swallowed(
 
     monkeypatch.setattr("common.transforms.load.read_image", fail)
     with pytest.raises(Exception) as raised:
-        run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
+        run_in_process("inference", dataset_dir=dataset, output_dir=tmp_path / "out", weights=weights)
     assert "a defect" in "".join(traceback.format_exception(raised.value))
 
 
@@ -279,7 +279,7 @@ def test_defect_in_the_middle_of_inference_is_not_swallowed(
 def test_command_line_shows_one_line_and_a_status(bundle_run: Command, dataset: Path, weights: Path, tmp_path: Path):
     """The whole of it, as typed: no traceback, the status, and the line last."""
     file(dataset, "t1c").unlink()
-    done = bundle_run("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=weights)
+    done = bundle_run("inference", dataset_dir=dataset, output_dir=tmp_path / "out", weights=weights)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith(f"error: 1 of 3 cases failed: case {CASE}")
@@ -289,7 +289,7 @@ def test_command_line_shows_one_line_and_a_status(bundle_run: Command, dataset: 
 @pytest.mark.slow
 def test_full_disk(bundle_run: Command, dataset: Path, weights: Path, tmp_path: Path):
     """The kernel's limit on a file's size stands in for a full disk: both make the write fail in the middle."""
-    arguments = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "ckpt_path": weights}
+    arguments = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "weights": weights}
     done = bundle_run("inference", largest_file=100, **arguments)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -171,7 +171,7 @@ def test_inference_in_windows(
         "inference",
         dataset_dir=phantoms["decathlon"],
         output_dir=tmp_path,
-        ckpt_path=weights,
+        weights=weights,
         window_size=window,
         amp=False,
     )

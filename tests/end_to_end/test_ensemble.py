@@ -50,7 +50,7 @@ def test_members_and_their_uncertainty_in_files(
     run_in_process: Workflow, source: Path, members: list[str], tmp_path: Path
 ):
     for number, member in enumerate(members):
-        run_in_process("inference", dataset_dir=source, output_dir=tmp_path / f"{number}", ckpt_path=member, **EXACT)
+        run_in_process("inference", dataset_dir=source, output_dir=tmp_path / f"{number}", weights=member, **EXACT)
     settings = {"dataset_dir": source, "output_dir": tmp_path / "all", "members": members[::-1], **EXACT}
     run_in_process("inference", **settings, save_uncertainty=True)
     singles = [read(tmp_path / str(number), source, "_probabilities") for number in range(3)]
@@ -77,7 +77,7 @@ def test_members_and_their_uncertainty_in_files(
 
 
 def test_views_and_votes(run_in_process: Workflow, source: Path, members: list[str], tmp_path: Path):
-    settings = {"dataset_dir": source, "ckpt_path": members[0], "save_uncertainty": True, **EXACT}
+    settings = {"dataset_dir": source, "weights": members[0], "save_uncertainty": True, **EXACT}
     for name, views in {"plain": {}, "flips": {"flips": [0, 1]}, "turns": {"rotations": True}}.items():
         run_in_process("inference", **settings, **views, output_dir=tmp_path / name)
     plain, flips, turns = (read(tmp_path / name, source, "_probabilities") for name in ("plain", "flips", "turns"))
@@ -128,15 +128,15 @@ def test_a_bad_member_stops_before_the_first_case(
     assert "other.pt is of another network: " in other
     assert "members: no file fits runs/none/*.pt; give" in line_of("inference", **settings, members="runs/none/*.pt")
     assert "draw is 7, and members names 3 files" in line_of("inference", **settings, members=members, draw=7)
-    line = line_of("inference", **settings, ckpt_path=members[0], draw=2)
+    line = line_of("inference", **settings, weights=members[0], draw=2)
     assert "draw is 2 and members is empty: name the checkpoints to draw from" in line
-    line = line_of("inference", **settings, ckpt_path="")
-    assert "ckpt_path is empty: give the file of the network's weights, or members" in line
+    line = line_of("inference", **settings, weights="")
+    assert "weights is empty: give the file of the network's weights, or members" in line
     facts = {"model": torch.load(members[0], weights_only=True), "trained_with": {"attention_rate": 4}}
     torch.save(facts, tmp_path / "other.pt")
     other = line_of("inference", **settings, members=[*members, str(tmp_path / "other.pt")])
     assert "other.pt was trained with attention_rate 4: say --attention_rate 4, not 8" in other
-    assert other == line_of("inference", **settings, ckpt_path=tmp_path / "other.pt")
+    assert other == line_of("inference", **settings, weights=tmp_path / "other.pt")
     wrong = line_of("inference", **settings, members=3, flips=0, combine="median", rotations=1)
     for name in ("members is 3", "flips is 0", "combine is 'median': give one of mean, logits, vote", "rotations is 1"):
         assert name in wrong

@@ -117,13 +117,13 @@ def test_later_stage_from_the_one_before(
     life = forked("train", metastases, tmp_path, **settings)
     assert life.end() == 1
     assert f"no weights at {tmp_path}/run/stage1.pt: train first" in life.log.read_text().splitlines()[-1]
-    life = forked("train", metastases, tmp_path, **settings, ckpt_path=trained / "run" / "stage1.pt")
+    life = forked("train", metastases, tmp_path, **settings, weights=trained / "run" / "stage1.pt")
     assert life.end() == 0
     assert "2 epochs of 2 steps" in life.log.read_text()
 
 
 def test_inference_and_evaluation(run: Callable[..., str], metastases: Path, trained: Path, tmp_path: Path):
-    model = {"ckpt_path": trained / "models" / "model.pt", **NETWORK}
+    model = {"weights": trained / "models" / "model.pt", **NETWORK}
     run("inference", dataset_dir=metastases, output_dir=tmp_path / "out", **model)
     for case in list_cases(metastases):
         image = nibabel.load(tmp_path / "out" / f"{case['case']}.nii.gz")
@@ -159,7 +159,7 @@ def test_regions(run_in_process: Callable[..., None], metastases: Path, tmp_path
     places = {"dataset_dir": metastases, "output_dir": tmp_path / "run", "ckpt_dir": tmp_path / "models"}
     own = {"bundle": "fancl", "regions": True, "components": "F"}
     run_in_process("train", **places, **{**TINY, **own, "stages": [1]})
-    model = {"ckpt_path": tmp_path / "models" / "model.pt", "save_uncertainty": True, "save_probabilities": True}
+    model = {"weights": tmp_path / "models" / "model.pt", "save_uncertainty": True, "save_probabilities": True}
     for combine in ("mean", "vote"):
         out = {"dataset_dir": metastases, "output_dir": tmp_path / combine, "flips": [0], "combine": combine}
         run_in_process("inference", **model, **out, **NETWORK, **own)

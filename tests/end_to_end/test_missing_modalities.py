@@ -41,7 +41,7 @@ def test_incomplete_case_is_segmented_and_it_is_said(
     run_in_process: Run, dataset: Path, dropout_weights: Path, tmp_path: Path
 ):
     remove(dataset, "t1c", "t2f")
-    arguments = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "ckpt_path": dropout_weights}
+    arguments = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "weights": dropout_weights}
     run_in_process("inference", **arguments, missing_modalities=True)
     written = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("run-")}
     assert written == {f"BraTS-GLI-0000{number}-000.nii.gz" for number in range(3)} | {f"{CASE}.json"}
@@ -62,16 +62,16 @@ def test_without_the_option_it_is_an_error_that_names_it(
     line_of: Callable[..., str], dataset: Path, dropout_weights: Path, tmp_path: Path
 ):
     remove(dataset, "t1c")
-    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", ckpt_path=dropout_weights)
+    message = line_of("inference", dataset_dir=dataset, output_dir=tmp_path / "out", weights=dropout_weights)
     assert "1 of 3 cases failed" in message
     assert "modality t1c is missing; add the file or take the case out, or, with weights trained with" in message
 
 
-@pytest.mark.parametrize("given", ["ckpt_path", "members"])
+@pytest.mark.parametrize("given", ["weights", "members"])
 def test_weights_that_were_not_trained_for_it_are_refused(
     line_of: Callable[..., str], dataset: Path, weights: Path, dropout_weights: Path, tmp_path: Path, given: str
 ):
-    paths = {"ckpt_path": weights} if given == "ckpt_path" else {"members": [str(dropout_weights), str(weights)]}
+    paths = {"weights": weights} if given == "weights" else {"members": [str(dropout_weights), str(weights)]}
     remove(dataset, "t1c")
     settings = {"dataset_dir": dataset, "output_dir": tmp_path / "out", "missing_modalities": True}
     message = line_of("inference", **settings, **paths)

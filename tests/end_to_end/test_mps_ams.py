@@ -101,7 +101,7 @@ def test_inference_of_pictures(trained: Path, images: dict[str, Path], said_by: 
     for path in given:
         shutil.copy(path, data)
     (data / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
-    where = {"dataset_dir": data, "output_dir": tmp_path / "out", "ckpt_path": trained / "models" / "model.pt"}
+    where = {"dataset_dir": data, "output_dir": tmp_path / "out", "weights": trained / "models" / "model.pt"}
     with pytest.raises(AssertionError, match=r"1 of 4 cases failed: case broken, .*broken\.jpg: is no picture"):
         said_by("mps_ams", "inference", **NETWORK, **where)
     for path in given:
@@ -236,7 +236,7 @@ def test_weights_of_the_other_task(trained: Path, images: dict[str, Path], line_
     """Both networks have the same layers, so that nothing but what the files say tells them apart."""
     places = {"dataset_dir": images["ultrasound"], "output_dir": tmp_path / "run"}
     pretrained, model = trained / "pretrained" / "pretrained.pt", trained / "models" / "model.pt"
-    line = line_of("inference", bundle="mps_ams", **NETWORK, **places, ckpt_path=pretrained)
+    line = line_of("inference", bundle="mps_ams", **NETWORK, **places, weights=pretrained)
     assert line == f"{pretrained} was trained for reconstruction, not for segmentation: give other weights"
     assert not list((tmp_path / "run").glob("*.png"))
     own = {"ckpt_dir": tmp_path / "models", "cache_dir": tmp_path / "cache", "pretrained": model}

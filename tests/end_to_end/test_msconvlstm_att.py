@@ -65,7 +65,7 @@ def test_training(trained: Path):
 def test_volumes_come_back_as_they_were(
     layout: str, run: Callable[..., str], phantoms: dict[str, Path], trained: Path, tmp_path: Path
 ):
-    model = {**SIZES, **SMALL, "ckpt_path": trained / "models" / "model.pt"}
+    model = {**SIZES, **SMALL, "weights": trained / "models" / "model.pt"}
     run("inference", dataset_dir=phantoms[layout], output_dir=tmp_path / "out", **model, save_probabilities=True)
     for case in list_cases(phantoms[layout]):
         image = nibabel.load(tmp_path / "out" / f"{case['case']}.nii.gz")
@@ -100,7 +100,7 @@ def test_evaluation_of_the_network_and_of_its_files_agree(
 def test_components_that_are_too_small_are_removed(
     run_in_process: Callable[..., None], phantoms: dict[str, Path], trained: Path, tmp_path: Path
 ):
-    model = {**SIZES, **SMALL, "ckpt_path": trained / "models" / "model.pt", "dataset_dir": phantoms["brats2018"]}
+    model = {**SIZES, **SMALL, "weights": trained / "models" / "model.pt", "dataset_dir": phantoms["brats2018"]}
     shared = {"bundle": "msconvlstm_att", **model}
     run_in_process("inference", **shared, output_dir=tmp_path / "all")
     run_in_process("inference", **shared, output_dir=tmp_path / "none", minimum_component=1e9)
@@ -118,7 +118,7 @@ def test_three_planes_vote(forked: Callable[..., Any], phantoms: dict[str, Path]
     assert life.end() == 0, life.log.read_text()
     slices = int(re.search(r"(\d+) slices of 2 images", life.log.read_text())[1])  # type: ignore[index]
     assert slices > 2 * 40
-    model = {"bundle": "msconvlstm_att", **SIZES, **SMALL, "ckpt_path": tmp_path / "all" / "models" / "model.pt"}
+    model = {"bundle": "msconvlstm_att", **SIZES, **SMALL, "weights": tmp_path / "all" / "models" / "model.pt"}
     life = forked("inference", phantoms["decathlon"], tmp_path / "vote", **model, **planes)
     assert life.end() == 0, life.log.read_text()
     assert len([*(tmp_path / "vote" / "run").glob("*.nii.gz")]) == 4
@@ -333,7 +333,7 @@ def test_thick_slices_odd_sizes_and_other_axes(
     """Five slices of 6 mm, 33 by 27 pixels, in two orientations: the same labels at the same places."""
     scan(tmp_path / "data", "a", (33, 27, 5))
     scan(tmp_path / "data", "b", (33, 27, 5), "PIR")
-    model = {"bundle": "msconvlstm_att", **SIZES, **SMALL, "ckpt_path": trained / "models" / "model.pt"}
+    model = {"bundle": "msconvlstm_att", **SIZES, **SMALL, "weights": trained / "models" / "model.pt"}
     life = forked("inference", tmp_path / "data", tmp_path / "out", **model)
     assert life.end() == 0, life.log.read_text()
     found = [nibabel.load(tmp_path / "out" / "run" / f"{name}.nii.gz") for name in ("a", "b")]
@@ -345,7 +345,7 @@ def test_thick_slices_odd_sizes_and_other_axes(
 
 def test_one_modality_only(line_of: Callable[..., str], trained: Path, tmp_path: Path):
     scan(tmp_path / "data", "a", (32, 32, 5), modalities=("flair",))
-    model = {**SIZES, **SMALL, "ckpt_path": trained / "models" / "model.pt"}
+    model = {**SIZES, **SMALL, "weights": trained / "models" / "model.pt"}
     line = line_of(
         "inference", bundle="msconvlstm_att", dataset_dir=tmp_path / "data", output_dir=tmp_path / "out", **model
     )

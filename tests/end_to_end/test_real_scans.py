@@ -86,7 +86,7 @@ def test_shape_and_affine_are_those_of_the_input(
     real_scans: Path, bundle_run: Command, random_weights: Path, tmp_path: Path, folder: str
 ):
     done = bundle_run(
-        "inference", dataset_dir=real_scans / folder, output_dir=tmp_path, ckpt_path=random_weights, **SMALL
+        "inference", dataset_dir=real_scans / folder, output_dir=tmp_path, weights=random_weights, **SMALL
     )
     assert done.returncode == 0, done.stderr
     cases = list_cases(real_scans / folder)
@@ -134,7 +134,7 @@ def test_reoriented_copies_give_the_same_labels_in_patient_space(
             image = nibabel.load(source / f"{CASE}_{kind}.nii.gz")
             nibabel.save(change(image), tmp_path / "data" / name / f"{name}_{kind}.nii.gz")
     out = tmp_path / "out"
-    done = bundle_run("inference", dataset_dir=tmp_path / "data", output_dir=out, ckpt_path=random_weights, **SMALL)
+    done = bundle_run("inference", dataset_dir=tmp_path / "data", output_dir=out, weights=random_weights, **SMALL)
     assert done.returncode == 0, done.stderr
     maps = {name: nibabel.load(out / f"{name}.nii.gz") for name in copies}
     expected = np.asarray(maps["original"].dataobj)

@@ -77,7 +77,7 @@ def test_training_says_what_its_weights_are(trained: Path):
 
 
 def test_inference_and_evaluation(run: Callable[..., str], metastases: Path, trained: Path, tmp_path: Path):
-    model = {"ckpt_path": trained / "models" / "model.pt", **NETWORK, **BOTH}
+    model = {"weights": trained / "models" / "model.pt", **NETWORK, **BOTH}
     run("inference", dataset_dir=metastases, output_dir=tmp_path / "out", **model, save_probabilities=True)
     for case in list_cases(metastases):
         image = nibabel.load(tmp_path / "out" / f"{case['case']}.nii.gz")
@@ -239,7 +239,7 @@ def test_killed_and_gone_on_to_the_bit(forked: Callable[..., Any], metastases: P
         ({"patch_size": [16, 16, 12]}, "patch_size [16, 16, 12]: a network of 4 stages takes multiples of 8, not 8"),
         ({"window_size": [8, 8, 8]}, "window_size [8, 8, 8]: a network of 4 stages takes multiples of 8"),
         ({"encoder_layers": 0}, "variant is 'both', and encoder_layers 0 with decoder_layers 2 is 'decoder'"),
-        ({"pretrained": __file__, "ckpt_path": __file__}, "pretrained and ckpt_path are given"),
+        ({"pretrained": __file__, "weights": __file__}, "pretrained and weights are given"),
         ({"pretrained": "none.pt"}, "no pre-trained blocks at none.pt: run pretrain first"),
     ],
 )

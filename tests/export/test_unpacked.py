@@ -214,7 +214,7 @@ def test_without_weights(trained: dict[str, Path], scans: dict[str, Path], tmp_p
         "": "no weights at cga_unet/models/model.pt",
         os.fspath(trained["fancl"] / "models" / "model.pt"): "is of another network",
     }.items():
-        given = [f"--ckpt_path={weights}"] if weights else []
+        given = [f"--weights={weights}"] if weights else []
         done = subprocess.run([*words, *given], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 1 and told in done.stderr.splitlines()[-1], done.stderr[-3000:]
         assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from common.records import recorded
 
 pytestmark = pytest.mark.slow  # making the database takes seconds
 
-SETTINGS = {"learning_rate": 0.5, "patch_size": [8, 8, 8], "num_workers": 0, "ckpt_path": ""}
+SETTINGS = {"learning_rate": 0.5, "patch_size": [8, 8, 8], "num_workers": 0, "weights": ""}
 LOSSES = {1: [4.0, 2.0], 2: [1.0, 2.0], 3: [0.5, 0.5]}
 
 
@@ -95,7 +95,7 @@ def test_parameters_metrics_and_artifacts(store: Path, tmp_path: Path):
         "learning_rate": "0.5",
         "patch_size": "[8, 8, 8]",
         "num_workers": "0",
-        "ckpt_path": "",
+        "weights": "",
         "max_epochs": "2",
         "epoch_length": "2",
     }
