@@ -7,6 +7,7 @@ from typing import Any
 
 from monai.transforms import RandomizableTransform, Transform
 
+from ..data.labels import CHANNELS
 from ..data.phantoms import draw_phantom, phantom_affine, phantom_shape, render_phantom, vary_phantom
 from .load import meta_tensor
 
@@ -23,12 +24,16 @@ class Phantomd(Transform):
         spacing: the finest of these is the voxels' size, mm.
         kind: metastases, glioma or mixed.
         without: features that are left out.
+        modality: where it is given, `image` has this one alone, and `label` is 1 wherever there is lesion.
     """
 
     apart = True
 
-    def __init__(self, spacing: Sequence[float], kind: str = "mixed", without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, spacing: Sequence[float], kind: str = "mixed", without: Sequence[str] = (), modality: str = ""
+    ) -> None:
         self.shape, self.kind, self.without = phantom_shape(min(spacing)), kind, tuple(without)
+        self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with its scan."""
@@ -38,6 +43,8 @@ class Phantomd(Transform):
         """The case with the scan of a seed and index."""
         phantom = vary_phantom(draw_phantom(seed, index, self.kind), self.without, self.apart)
         images, label = render_phantom(phantom, self.shape)
+        if self.modality:
+            images, label = images[[CHANNELS.index(self.modality)]], (label > 0).astype("uint8")
         affine, name = phantom_affine(self.shape), f"{data['case']} (seed {seed}, index {index})"
         image = meta_tensor(images.astype("float32"), affine, name)
         return {**data, "image": image, "label": meta_tensor(label[None], affine, name)}
@@ -52,9 +59,11 @@ class RandPhantomd(RandomizableTransform, Phantomd):
 
     apart = False
 
-    def __init__(self, spacing: Sequence[float], kind: str = "mixed", without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, spacing: Sequence[float], kind: str = "mixed", without: Sequence[str] = (), modality: str = ""
+    ) -> None:
         RandomizableTransform.__init__(self)
-        Phantomd.__init__(self, spacing, kind, without)
+        Phantomd.__init__(self, spacing, kind, without, modality)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with a new scan."""
