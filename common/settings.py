@@ -286,6 +286,7 @@ SETTINGS: dict[str, Setting] = {
     "resample": Setting(SWITCH, "bring each scan to `spacing`; False keeps its own"),
     "restart_schedule": Setting(SWITCH, "the learning rate's decay begins anew with each stage"),
     "resume": Setting(SWITCH, "go on from the newest checkpoint in <output_dir>/checkpoints"),
+    "robust": Setting(SWITCH, "normalise by the brain's median and interquartile range, not mean and deviation"),
     "rotations": Setting(SWITCH, "each scan is also seen turned by 90, 180 and 270 degrees in the axial plane"),
     "save_overlays": Setting(SWITCH, "also draw each image with what was found, as <output_dir>/overlays/<case>.png"),
     "save_probabilities": Setting(SWITCH, "also write <case>_probabilities.nii.gz"),

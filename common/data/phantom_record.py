@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-__all__ = ["Appearance", "Head", "Lesion", "Phantom", "Quadruple", "Spot", "Triple", "from_json"]
+__all__ = ["Appearance", "Compartment", "Head", "Lesion", "Phantom", "Quadruple", "Spot", "Triple", "from_json"]
 
 Triple = tuple[float, float, float]
 Quadruple = tuple[float, float, float, float]
@@ -113,6 +113,21 @@ class Spot:
 
 
 @dataclasses.dataclass(frozen=True)
+class Compartment:
+    """A part of the tissue that looks a little different, for whatever reason; no tumour.
+
+    Attributes:
+        size: of its patches, mm.
+        share: of the brain that it takes.
+        contrast: factors on what lies there, per modality.
+    """
+
+    size: float
+    share: float
+    contrast: Quadruple
+
+
+@dataclasses.dataclass(frozen=True)
 class Appearance:
     """How one modality of one scan looks.
 
@@ -127,6 +142,7 @@ class Appearance:
         slice_distance: of slices between which the file is interpolated, mm; 0 where it isn't.
         dura: mean of the dura and of what else lies outside the brain.
         slip: how far the modality is from where the labels have it, along each axis, mm.
+        flow: what fluid that moves is brighter by, in patches.
         ceiling: where the file's values are cut off, in multiples of white matter; 0 where they aren't.
         bias: amplitude of the bias field's logarithm.
         gamma: exponent on the intensities.
@@ -151,6 +167,7 @@ class Appearance:
     dura: float = 1.0
     slip: Triple = (0.0, 0.0, 0.0)
     ceiling: float = 0.0
+    flow: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +184,7 @@ class Phantom:
         lesions: what is labelled.
         spots: what looks like a lesion and is not labelled.
         appearance: t1n, t1c, t2w, t2f.
+        compartments: of the tissue, beside those of the anatomy.
     """
 
     seed: int
@@ -178,6 +196,7 @@ class Phantom:
     lesions: tuple[Lesion, ...]
     spots: tuple[Spot, ...]
     appearance: tuple[Appearance, Appearance, Appearance, Appearance]
+    compartments: tuple[Compartment, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for `json.dump`."""
@@ -191,6 +210,7 @@ class Phantom:
             "lesions": tuple(from_json(Lesion, lesion) for lesion in record["lesions"]),
             "spots": tuple(from_json(Spot, spot) for spot in record["spots"]),
             "appearance": tuple(from_json(Appearance, one) for one in record["appearance"]),
+            "compartments": tuple(from_json(Compartment, one) for one in record["compartments"]),
         }
         return cls(**{**record, **parts})
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import InputError
-from .phantom_anatomy import Anatomy, build_anatomy
+from .phantom_anatomy import Anatomy, build_anatomy, ramp
 from .phantom_fields import EXTENT, Array, Fields, Grid, make_grid
 from .phantom_lesions import CAVITY, LesionFractions, LesionShapes
 from .phantom_record import Appearance, Phantom, Spot
@@ -79,9 +80,10 @@ def render_phantom(
     textures = [fields.field(f"texture {knot}", knot, grid.axes)[anatomy.near] for knot in (25, 8, 3)]
     brain = np.zeros(shape, dtype=bool)
     brain[anatomy.near] = anatomy.brain
+    patches = _Patches(phantom, grid, fields, anatomy)
     images = np.zeros((4, *shape), dtype=np.int16)
     for channel, look in enumerate(phantom.appearance):
-        values = _paint(phantom, channel, anatomy, lesions, textures)
+        values = _paint(phantom, channel, anatomy, lesions, textures, patches)
         images[channel][brain] = _scan(values, look, anatomy, brain, grid, fields, channel)
     label = np.zeros(shape, dtype=np.uint8)
     label[anatomy.near] = _merge_labels(lesions, anatomy.points.shape[1])
@@ -99,8 +101,28 @@ def _merge_labels(lesions: list[LesionFractions], count: int) -> NDArray[np.uint
     return label
 
 
+class _Patches:
+    """Where compartments and moving fluid are, (N,) from 0 to 1; what a record doesn't have isn't computed."""
+
+    def __init__(self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy) -> None:
+        def patch(name: str, size: float, share: float) -> Array:
+            field = fields.field(name, size, grid.axes)[anatomy.near]
+            return ramp(field - np.float32(NormalDist().inv_cdf(1 - share)), 0.5)
+
+        self.compartments = [
+            patch(f"compartment {number}", one.size, one.share) for number, one in enumerate(phantom.compartments)
+        ]
+        moves = any(look.flow for look in phantom.appearance)
+        self.flow = patch("flow", 16, 0.4) if moves else np.zeros_like(anatomy.fluid)
+
+
 def _paint(
-    phantom: Phantom, channel: int, anatomy: Anatomy, lesions: list[LesionFractions], textures: list[Array]
+    phantom: Phantom,
+    channel: int,
+    anatomy: Anatomy,
+    lesions: list[LesionFractions],
+    textures: list[Array],
+    patches: _Patches,
 ) -> Array:
     """Intensities (N,) before the scanner, white matter being 1."""
     look = phantom.appearance[channel]
@@ -116,6 +138,8 @@ def _paint(
     for fraction, mean in zip((*anatomy.deep, anatomy.grey), (*look.deep, look.grey), strict=True):
         values += fraction * (mean - values)
     values *= 1 + texture
+    for compartment, patch in zip(phantom.compartments, patches.compartments, strict=True):
+        values *= 1 + patch * np.float32(compartment.contrast[channel] - 1)
     soaked = np.ones_like(values)
     for lesion, fractions in zip(phantom.lesions, lesions, strict=True):
         contrast = lesion.edema_contrast[channel] * (1 + 0.6 * lesion.spread * textures[1][fractions.voxels])
@@ -124,7 +148,7 @@ def _paint(
         before = soaked[fractions.voxels]
         soaked[fractions.voxels] = np.where(np.abs(here - 1) > np.abs(before - 1), here, before)
     values *= soaked
-    values += anatomy.fluid * (look.fluid - values)
+    values += anatomy.fluid * (look.fluid + np.float32(look.flow) * patches.flow - values)
     values += anatomy.vessel * (look.vessel - values)
     for lesion, fractions in zip(phantom.lesions, lesions, strict=True):
         here = fractions.voxels

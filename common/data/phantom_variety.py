@@ -18,7 +18,7 @@ from ..errors import InputError
 from .labels import CHANNELS
 from .phantom_drawing import NUCLEI, TISSUES
 from .phantom_draws import Draw
-from .phantom_record import Appearance, Lesion, Phantom, Quadruple, Triple
+from .phantom_record import Appearance, Compartment, Lesion, Phantom, Quadruple, Triple
 
 __all__ = ["FEATURES", "vary_phantom"]
 
@@ -135,6 +135,30 @@ def _one_contrast(phantom: Phantom) -> Phantom:
     return _lesions(
         _looks(phantom, look), lambda old: dataclasses.replace(old, edema_contrast=(0.84, 0.86, 1.62, 1.82))
     )
+
+
+def _anatomy(draw: _Draw, phantom: Phantom) -> Phantom:
+    """Heads of more sizes and shapes, ventricles of more calibres."""
+    head = phantom.head
+    x, y, z = (round(factor * draw.between(0.9, 1.0), 4) for factor in head.scale)
+    varied = dataclasses.replace(
+        head,
+        scale=(x, y, z),
+        deformation=round(head.deformation * draw.between(0.8, 1.8), 4),
+        ventricles=round(head.ventricles * draw.between(0.7, 1.4), 4),
+        sulcus_width=round(head.sulcus_width * draw.between(0.6, 1.8), 4),
+    )
+    return dataclasses.replace(phantom, head=varied)
+
+
+def _compartments(draw: _Draw, phantom: Phantom) -> Phantom:
+    """Regions of the brain that differ a little, each modality in its own way: what no atlas of tissues has."""
+    ranges = ((0.85, 1.15), (0.85, 1.2), (0.8, 1.25), (0.8, 1.22))
+    drawn = [
+        Compartment(draw.between(10, 30), draw.between(0.08, 0.35), draw.four(*ranges))
+        for _ in range(draw.integer(1, 4))
+    ]
+    return dataclasses.replace(phantom, compartments=tuple(drawn))
 
 
 def _texture(draw: _Draw, phantom: Phantom) -> Phantom:
@@ -280,6 +304,12 @@ def _cavities(draw: _Draw, phantom: Phantom) -> Phantom:
 # What looks like a lesion and is none.
 
 
+def _flow(draw: _Draw, phantom: Phantom) -> Phantom:
+    """Fluid that moves isn't suppressed in FLAIR, and is bright there in patches: in cisterns, sulci and ventricles."""
+    level = draw.between(0.2, 1.5) if draw.chance(0.5) else 0.0
+    return _looks(phantom, lambda channel, old: dataclasses.replace(old, flow=level) if channel == 3 else old)
+
+
 def _no_distractors(phantom: Phantom) -> Phantom:
     plain = _looks(phantom, lambda _, old: dataclasses.replace(old, caps=1.0))
     return dataclasses.replace(plain, spots=())
@@ -376,6 +406,8 @@ def _one_scanner(phantom: Phantom) -> Phantom:
 
 
 FEATURES: dict[str, _Feature] = {
+    "anatomy": _Feature(_anatomy, _same),
+    "compartments": _Feature(_compartments, _same),
     "contrast": _Feature(_contrast, _one_contrast),
     "texture": _Feature(_texture, _no_texture),
     "rims": _Feature(_rims, _plain_rims),
@@ -384,6 +416,7 @@ FEATURES: dict[str, _Feature] = {
     "clusters": _Feature(_clusters, _one_lesion),
     "cavities": _Feature(_cavities, _same),
     "distractors": _Feature(_distractors, _no_distractors),
+    "flow": _Feature(_flow, _same),
     "enhancing_tissue": _Feature(_enhancing_tissue, _dark_vessels),
     "resolution": _Feature(_resolution, _sharp),
     "strip_errors": _Feature(_strip, _same),
