@@ -2,10 +2,11 @@
 
     python -m benchmarks.real_cases DATASET [--out runs/real] [--published DIR] [--weights cga_unet=FILE …]
 
-For each labelled case of a data set, in any layout: Dice of the whole tumour (WT), its core (TC) and what enhances (ET),
-and lesion-wise Dice by the policy of BraTS 2023 for gliomas, of
+For each labelled case of a data set, in any layout: Dice of the whole tumour (WT), its core (TC) and what enhances
+(ET), and lesion-wise Dice by the policy of BraTS 2023 for gliomas, of
 
-- the trivial way: FLAIR above z = 1.25 within the brain, the largest connected component (WT alone);
+- the trivial way: FLAIR above z = 1.25 within the brain, opened by a voxel, the largest connected component without its
+  holes (WT alone);
 - each bundle with weights trained on generated scans, by the command that users type, plain and with views (all
   combinations of flips);
 - the mean of the networks' probabilities;
@@ -29,6 +30,7 @@ import nibabel
 import numpy as np
 import torch
 from monai.metrics import CalibrationErrorMetric
+from scipy import ndimage
 
 from common.data.labels import REGIONS
 from common.data.layouts import list_cases
@@ -58,9 +60,10 @@ def trivial(case: Mapping[str, object], out: Path) -> None:
     image, affine = read_image(case)
     flair = image[3].astype(np.float64)
     values = flair[flair != 0]
-    parts = connected((flair - values.mean()) / values.std() > THRESHOLD) * (flair != 0)
+    bright = ((flair - values.mean()) / values.std() > THRESHOLD) & (flair != 0)
+    parts = connected(ndimage.binary_opening(bright))
     sizes = np.bincount(parts.ravel())[1:]
-    largest = parts == sizes.argmax() + 1 if len(sizes) else parts > 0
+    largest = ndimage.binary_fill_holes(parts == sizes.argmax() + 1) if len(sizes) else parts > 0
     write_nifti(out / f"{case['case']}.nii.gz", 2 * largest.astype(np.uint8), affine)
 
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 from .phantom_fields import Array, Fields, Grid
 from .phantom_record import Lesion, Phantom, Triple
 
-__all__ = ["Anatomy", "build_anatomy", "ramp"]
+__all__ = ["Anatomy", "build_anatomy", "find_box", "ramp"]
 
 FOLD_RADIUS = 50.0
 """Radius of the sphere on which the folds are drawn, mm."""
@@ -77,6 +77,14 @@ class Anatomy:
 def ramp(distance: Array, width: float) -> Array:
     """From 0 to 1 over `width` mm, 0.5 where the signed distance is 0."""
     return np.clip(distance / np.float32(width) + np.float32(0.5), 0, 1)
+
+
+def find_box(points: Array, centre: Triple, reach: Triple) -> NDArray[np.intp]:
+    """Which of the points (3, N) are nearer to a centre than `reach` mm along each axis."""
+    found = np.flatnonzero(np.abs(points[0] - np.float32(centre[0])) < np.float32(reach[0]))
+    for axis in (1, 2):
+        found = found[np.abs(points[axis, found] - np.float32(centre[axis])) < np.float32(reach[axis])]
+    return found
 
 
 def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .labels import LABEL_NAMES
-from .phantom_anatomy import Anatomy, ramp
+from .phantom_anatomy import Anatomy, find_box, ramp
 from .phantom_fields import Array, Fields, Grid
 from .phantom_record import Lesion
 
@@ -60,9 +60,8 @@ class LesionShapes:
         reach = 1.6 * radius + 2 * lesion.edema + 2 * self.spacing
         centre = np.array(lesion.centre, dtype=np.float32).reshape(3, 1)
         points = self.anatomy.points
-        voxels = np.flatnonzero(
-            (np.abs(points - centre) < reach).all(axis=0) & self.anatomy.brain & (self.anatomy.dura < 0.5)
-        )
+        voxels = find_box(points, lesion.centre, (reach, reach, reach))
+        voxels = voxels[self.anatomy.brain[voxels] & (self.anatomy.dura[voxels] < 0.5)]
         stretch = np.array(lesion.stretch, dtype=np.float32).reshape(3, 1)
         distance = np.sqrt((((points[:, voxels] - centre) * stretch) ** 2).sum(axis=0))
         coarse, medium, fine = self.coarse[voxels], self.medium[voxels], self.fine[voxels]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import InputError
-from .phantom_anatomy import Anatomy, build_anatomy, ramp
+from .phantom_anatomy import Anatomy, build_anatomy, find_box, ramp
 from .phantom_fields import EXTENT, Array, Fields, Grid, make_grid
 from .phantom_lesions import CAVITY, LesionFractions, LesionShapes
 from .phantom_record import Appearance, Phantom, Spot
@@ -80,7 +80,7 @@ def render_phantom(
     textures = [fields.field(f"texture {knot}", knot, grid.axes)[anatomy.near] for knot in (25, 8, 3)]
     brain = np.zeros(shape, dtype=bool)
     brain[anatomy.near] = anatomy.brain
-    patches = _Patches(phantom, grid, fields, anatomy)
+    patches = _Patches(phantom, grid, fields, anatomy, textures)
     images = np.zeros((4, *shape), dtype=np.int16)
     for channel, look in enumerate(phantom.appearance):
         values = _paint(phantom, channel, anatomy, lesions, textures, patches)
@@ -102,9 +102,9 @@ def _merge_labels(lesions: list[LesionFractions], count: int) -> NDArray[np.uint
 
 
 class _Patches:
-    """Where compartments and moving fluid are, (N,) from 0 to 1; what a record doesn't have isn't computed."""
+    """Where spots, compartments and moving fluid are, from 0 to 1, the same in all modalities."""
 
-    def __init__(self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy) -> None:
+    def __init__(self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy, textures: list[Array]) -> None:
         def patch(name: str, size: float, share: float) -> Array:
             field = fields.field(name, size, grid.axes)[anatomy.near]
             return ramp(field - np.float32(NormalDist().inv_cdf(1 - share)), 0.5)
@@ -112,6 +112,7 @@ class _Patches:
         self.compartments = [
             patch(f"compartment {number}", one.size, one.share) for number, one in enumerate(phantom.compartments)
         ]
+        self.spots = [_find_spot(spot, anatomy, textures) for spot in phantom.spots]
         moves = any(look.flow for look in phantom.appearance)
         self.flow = patch("flow", 16, 0.4) if moves else np.zeros_like(anatomy.fluid)
 
@@ -132,9 +133,9 @@ def _paint(
         # Bright caps are thickest where a field is high, and missing where it is low.
         width = np.maximum(phantom.caps * (1 + 0.8 * textures[1]), 0.1)
         values += (look.caps - 1) * np.exp(-((np.minimum(anatomy.ventricle, 0) / width) ** 2))
-    for spot in phantom.spots:
+    for spot, here, strength in patches.spots:
         if spot.white_only:
-            _add_spot(values, spot, channel, anatomy, textures)
+            values[here] *= 1 + (spot.contrast[channel] - 1) * strength
     for fraction, mean in zip((*anatomy.deep, anatomy.grey), (*look.deep, look.grey), strict=True):
         values += fraction * (mean - values)
     values *= 1 + texture
@@ -157,21 +158,21 @@ def _paint(
         level = (core + fractions.enhancing * (enhancing - core)) * rough
         values[here] += fractions.core * (level - values[here])
     values += anatomy.dura * (look.dura * (1 + texture) - values)
-    for spot in phantom.spots:
-        if not spot.white_only:
-            _add_spot(values, spot, channel, anatomy, textures)
+    for spot, here, strength in patches.spots:
+        if not spot.white_only and spot.contrast[channel] != 1:
+            values[here] *= 1 + (spot.contrast[channel] - 1) * strength
     return values
 
 
-def _add_spot(values: Array, spot: Spot, channel: int, anatomy: Anatomy, textures: list[Array]) -> None:
-    if spot.contrast[channel] == 1:
-        return
+def _find_spot(spot: Spot, anatomy: Anatomy, textures: list[Array]) -> tuple[Spot, NDArray[np.intp], Array]:
+    """The spot, the voxels that it reaches, and how strong it is there, from 0 to 1."""
     centre, radius = (np.array(triple, dtype=np.float32).reshape(3, 1) for triple in (spot.centre, spot.radius))
-    here = np.flatnonzero((np.abs(anatomy.points - centre) < 2.5 * radius).all(axis=0))
+    x, y, z = (2.5 * radius).ravel().tolist()
+    here = find_box(anatomy.points, spot.centre, (x, y, z))
     level = (((anatomy.points[:, here] - centre) / radius) ** 2).sum(axis=0)
     if spot.white_only:
         level *= 1 + 0.4 * np.clip(textures[1][here], -2, 2)
-    values[here] *= 1 + (spot.contrast[channel] - 1) * np.exp(-(level**2 if spot.white_only else level))
+    return spot, here, np.exp(-(level**2 if spot.white_only else level))
 
 
 def _scan(

@@ -28,7 +28,7 @@ class _NormalizeBrain(NormalizeIntensity):
 
 
 class _NormalizeByQuartiles(NormalizeIntensity):
-    """The middle and the width of the bulk of the voxels, whatever a lesion, a vessel or an artefact adds to the ends."""
+    """By the middle and the width of the bulk of the voxels, whatever a lesion or an artefact adds to the ends."""
 
     def _normalize(self, img: Any, sub: Any = None, div: Any = None) -> Any:
         brain = img != 0
