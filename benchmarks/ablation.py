@@ -159,14 +159,15 @@ class Runs:
     def __init__(self, given: argparse.Namespace, root: Path) -> None:
         self.given, self.root = given, root
 
-    def command(self, *words: object) -> None:
-        """One command; what it says is shown where it fails."""
+    def command(self, *words: object) -> str:
+        """One command, and what it says, which is shown where it fails."""
         threads = str(max(1, len(os.sched_getaffinity(0)) // self.given.parallel))
         environment = {"OMP_NUM_THREADS": threads} | os.environ
         line = [sys.executable, "-m", "common", *(str(word) for word in words)]
         done = subprocess.run(line, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise SystemExit(f"{' '.join(line[2:5])} failed: {done.stderr[-2000:]}")
+        return done.stdout + done.stderr
 
     def phantoms(self, name: str, cases: int, seed: int) -> Path:
         """A set of generated scans."""

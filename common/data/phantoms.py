@@ -1,7 +1,7 @@
-"""Generated brains with metastases or gliomas: data for demonstrations, tests and pre-training.
+"""Generated brains with metastases or gliomas: data for demonstrations, tests and trainings.
 
-`draw_phantom` draws every random choice into a plain record, `render_phantom` turns a record into images and a label
-map, and `make_phantoms` writes a data set of them in any layout that this project reads.
+`draw_phantom` draws every random choice into a plain record, `vary_phantom` makes it as various as real ones are,
+`render_phantom` turns a record into images and a label map, and `make_phantoms` writes a data set of them in any layout that this project reads.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def make_phantoms(
     seed: int = 0,
     kind: str = "mixed",
     shape: int | tuple[int, int, int] = 128,
+    varied: bool = False,
 ) -> None:
     """Generate a labelled data set of brains with metastases or gliomas.
 
@@ -57,6 +58,8 @@ def make_phantoms(
         kind: metastases, glioma or mixed.
         shape: voxels along each axis, one number or three (X,Y,Z). The head fills the image: voxels of 1.45 mm at 128,
             of 2.9 mm at 64.
+        varied: apply all features of `common.data.phantom_variety`, as in a training on generated scans: odder brains,
+            odder lesions, more that looks like a lesion, scanners and errors of many kinds.
 
     Raises:
         InputError: an argument outside these, or a folder that holds something else.
@@ -65,7 +68,10 @@ def make_phantoms(
     check_cases(cases)
     if layout not in WRITABLE_LAYOUTS:
         raise InputError(f"layout {layout!r} is not known; choose one of {', '.join(WRITABLE_LAYOUTS)}")
-    phantoms = {_case_name(layout, phantom): phantom for phantom in (draw_phantom(seed, i, kind) for i in range(cases))}
+    if not isinstance(varied, bool):
+        raise InputError(f"varied {varied!r}: give True or False")
+    drawn = [draw_phantom(seed, index, kind) for index in range(cases)]
+    phantoms = {_case_name(layout, one): vary_phantom(one) if varied else one for one in drawn}
     record = {
         "layout": layout,
         "shape": list(shape),

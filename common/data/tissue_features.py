@@ -1,0 +1,143 @@
+"""Features of generated brains: their anatomy, how their tissues look, and what looks like a lesion and is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+
+from .feature_draws import FeatureDraw, change_head, change_lesions, change_looks, four
+from .labels import CHANNELS
+from .phantom_drawing import NUCLEI, TISSUES
+from .phantom_record import Appearance, Compartment, Lesion, Phantom
+
+__all__ = [
+    "anatomy",
+    "compartments",
+    "contrast",
+    "dark_vessels",
+    "distractors",
+    "enhancing_tissue",
+    "flow",
+    "no_distractors",
+    "no_texture",
+    "one_contrast",
+    "texture",
+]
+
+
+def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Tissues and edema differ more or less from white matter than drawn, each modality by factors of its own."""
+
+    def stretched(value: float, low: float, high: float) -> float:
+        return round(max(1 + (value - 1) * draw.between(low, high), 0.05), 4)
+
+    def look(_: int, old: Appearance) -> Appearance:
+        a, b, c = (stretched(value, 0.6, 1.4) for value in old.deep)
+        grey, fluid = stretched(old.grey, 0.6, 1.5), stretched(old.fluid, 0.7, 1.2)
+        return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=stretched(old.vessel, 0.6, 1.4), deep=(a, b, c))
+
+    def lesion(old: Lesion) -> Lesion:
+        edema = (
+            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.6, 0.5), strict=True)
+        )
+        return dataclasses.replace(old, edema_contrast=four(*edema))
+
+    return change_lesions(change_looks(phantom, look), lesion)
+
+
+def one_contrast(phantom: Phantom) -> Phantom:
+    """The same means of tissues and edema in all scans: the middle of their ranges."""
+
+    def look(channel: int, old: Appearance) -> Appearance:
+        grey, fluid, vessel = (statistics.mean(span) for span in TISSUES[CHANNELS[channel]])
+        a, b, c = (statistics.mean(span) for span in NUCLEI[CHANNELS[channel]])
+        return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=vessel, deep=(a, b, c))
+
+    return change_lesions(
+        change_looks(phantom, look), lambda old: dataclasses.replace(old, edema_contrast=(0.84, 0.86, 1.62, 1.82))
+    )
+
+
+def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Heads of more sizes and shapes, ventricles of more calibres."""
+    head = phantom.head
+    x, y, z = (round(factor * draw.between(0.9, 1.0), 4) for factor in head.scale)
+    varied = dataclasses.replace(
+        head,
+        scale=(x, y, z),
+        deformation=round(head.deformation * draw.between(0.8, 1.8), 4),
+        ventricles=round(head.ventricles * draw.between(0.7, 1.4), 4),
+        sulcus_width=round(head.sulcus_width * draw.between(0.6, 1.8), 4),
+    )
+    return dataclasses.replace(phantom, head=varied)
+
+
+def compartments(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Regions of the brain that differ a little, each modality in its own way: what no atlas of tissues has."""
+    ranges = ((0.85, 1.15), (0.85, 1.2), (0.8, 1.25), (0.8, 1.22))
+    drawn = [
+        Compartment(draw.between(10, 30), draw.between(0.08, 0.35), draw.four(*ranges))
+        for _ in range(draw.integer(1, 4))
+    ]
+    return dataclasses.replace(phantom, compartments=tuple(drawn))
+
+
+def texture(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Tissue is smoother or rougher than drawn."""
+
+    def look(_: int, old: Appearance) -> Appearance:
+        a, b, c = (round(value * draw.between(0.5, 1.6), 4) for value in old.spread)
+        return dataclasses.replace(old, spread=(a, b, c))
+
+    return change_lesions(
+        change_looks(phantom, look),
+        lambda old: dataclasses.replace(old, spread=round(old.spread * draw.between(0.5, 2), 4)),
+    )
+
+
+def no_texture(phantom: Phantom) -> Phantom:
+    """Smooth tissue and smooth lesions."""
+    plain = change_looks(phantom, lambda _, old: dataclasses.replace(old, spread=(0.0, 0.0, 0.0)))
+    return change_lesions(plain, lambda old: dataclasses.replace(old, spread=0.0))
+
+
+def flow(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Fluid that moves isn't suppressed in FLAIR, and is bright there in patches: in cisterns, sulci and ventricles."""
+    level = draw.between(0.2, 1.5) if draw.chance(0.5) else 0.0
+    return change_looks(phantom, lambda channel, old: dataclasses.replace(old, flow=level) if channel == 3 else old)
+
+
+def no_distractors(phantom: Phantom) -> Phantom:
+    """No white-matter lesions, caps or artefacts."""
+    plain = change_looks(phantom, lambda _, old: dataclasses.replace(old, caps=1.0))
+    return dataclasses.replace(plain, spots=())
+
+
+def distractors(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """White-matter lesions and caps that are brighter or darker than drawn."""
+    factor = draw.between(0.5, 1.5)
+
+    def look(_: int, old: Appearance) -> Appearance:
+        return dataclasses.replace(old, caps=round(1 + (old.caps - 1) * factor, 4))
+
+    spots = [
+        dataclasses.replace(spot, contrast=four(*(1 + (value - 1) * draw.between(0.5, 1.4) for value in spot.contrast)))
+        for spot in phantom.spots
+    ]
+    return dataclasses.replace(change_looks(phantom, look), spots=tuple(spots))
+
+
+def enhancing_tissue(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Dura within the mask, which enhances, beside the vessels and the choroid plexus that every brain has."""
+    if draw.chance(0.5):
+        phantom = change_head(phantom, dura=draw.between(0.4, 1.8))
+    ranges = ((0.6, 1.2), (0.9, 2.2), (0.4, 1.6), (0.5, 1.6))
+    return change_looks(phantom, lambda channel, old: dataclasses.replace(old, dura=draw.between(*ranges[channel])))
+
+
+def dark_vessels(phantom: Phantom) -> Phantom:
+    """Vessels that look in T1c as they do in T1, and no dura."""
+    t1n = phantom.appearance[0]
+    return change_looks(
+        phantom, lambda channel, old: dataclasses.replace(old, vessel=t1n.vessel, dura=1.0) if channel == 1 else old
+    )
