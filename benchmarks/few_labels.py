@@ -37,7 +37,7 @@ class FewLabels(Runs):
         spacing = ["--spacing", trained_setting("spacing", [1.0] * 3, str(weights))]
         folder = self.root / f"{row.replace(' ', '-')}-{case}-{seed}"
         if row != ROWS[0] and not (folder / "last.pt").is_file():
-            parts = self.partition(f"only-{case}", training=[case])
+            parts = self.partition(f"only-{case}", training=[case], test=[one for one in given.cases if one != case])
             places = ["--dataset_dir", given.dataset, "--partition_file", parts, "--output_dir", folder]
             begin = ["--weights", weights, "--learning_rate", given.fine_rate]
             rate = begin if row == ROWS[2] else ["--learning_rate", given.rate]
@@ -80,7 +80,7 @@ def main() -> None:
     print(machine())
     print_settings(given)
     started = time.monotonic()
-    cases = [str(case["case"]) for case in list_cases(given.dataset) if case.get("label")]
+    cases = given.cases = [str(case["case"]) for case in list_cases(given.dataset) if case.get("label")]
     print("\n| Dice of the others (WT / TC / ET) | " + " | ".join(f"trained on {case}" for case in cases) + " |")
     print("|---" * (len(cases) + 1) + "|")
     with tempfile.TemporaryDirectory() as temporary:

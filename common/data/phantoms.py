@@ -1,7 +1,8 @@
 """Generated brains with metastases or gliomas: data for demonstrations, tests and trainings.
 
 `draw_phantom` draws every random choice into a plain record, `vary_phantom` makes it as various as real ones are,
-`render_phantom` turns a record into images and a label map, and `make_phantoms` writes a data set of them in any layout that this project reads.
+`render_phantom` turns a record into images and a label map, and `make_phantoms` writes a data set of them in any layout
+that this project reads.
 """
 
 from __future__ import annotations
