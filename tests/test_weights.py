@@ -1,5 +1,6 @@
 """Weights load strictly and safely."""
 
+import logging
 import os
 import pickle
 import zipfile
@@ -10,7 +11,15 @@ import torch
 from safetensors.torch import save_file
 
 from common.errors import InputError
-from common.weights import load_weights, read_facts, read_weights
+from common.weights import (
+    default_weights,
+    load_weights,
+    read_facts,
+    read_weights,
+    save_half,
+    tell_origin,
+    trained_setting,
+)
 
 
 class Payload:
@@ -138,3 +147,42 @@ def test_safetensors(tmp_path: Path, network: torch.nn.Module):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"model\.safetensors is damaged or no file of safetensors"):
             load_weights(network, path)
+
+
+def test_own_weights_go_before_those_that_came_along(tmp_path: Path):
+    assert default_weights(tmp_path) == str(tmp_path / "model.pt"), "where there are neither, what is told is missing"
+    (tmp_path / "generated.pt").touch()
+    assert default_weights(tmp_path) == str(tmp_path / "generated.pt")
+    (tmp_path / "model.pt").touch()
+    assert default_weights(tmp_path) == str(tmp_path / "model.pt")
+
+
+def test_settings_follow_the_weights(tmp_path: Path):
+    path = tmp_path / "model.pt"
+    torch.save({"model": {}, "trained_with": {"spacing": [2.0, 2.0, 2.0], "patch_size": []}}, path)
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    assert trained_setting("spacing", [1.0], str(path)) == [2.0, 2.0, 2.0]
+    assert trained_setting("spacing", [1.0], [str(tmp_path / "m*.pt")]) == [2.0, 2.0, 2.0]
+    for id, weights in (("robust", path), ("patch_size", path), ("spacing", "none.pt"), ("spacing", "")):
+        assert trained_setting(id, [1.0], str(weights)) == [1.0]
+    assert trained_setting("spacing", [1.0], str(tmp_path / "broken.pt")) == [1.0], "what loads it tells"
+
+
+def test_half_precision_halves_the_file_and_keeps_what_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    network = torch.nn.Sequential(torch.nn.Conv3d(8, 64, 3), torch.nn.BatchNorm3d(64))
+    whole, half = tmp_path / "model.pt", tmp_path / "generated.pt"
+    facts = {"spacing": [2.0] * 3, "data": "generated scans"}
+    torch.save({"model": network.state_dict(), "trained_with": facts}, whole)
+    save_half(whole, half)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size and read_facts(half) == facts
+    again = torch.nn.Sequential(torch.nn.Conv3d(8, 64, 3), torch.nn.BatchNorm3d(64))
+    load_weights(again, half)
+    assert again[0].weight.dtype == torch.float32
+    torch.testing.assert_close(again[0].weight, network[0].weight, rtol=1e-3, atol=1e-3)
+    with caplog.at_level(logging.WARNING):
+        tell_origin(half)
+    assert "generated.pt: trained on generated scans alone. Experimental, for research" in caplog.text
+    caplog.clear()
+    torch.save({"model": network.state_dict()}, whole)
+    tell_origin(whole)
+    assert not caplog.text

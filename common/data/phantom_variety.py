@@ -1,8 +1,8 @@
 """What makes generated brains as various as real ones: features, each of which can be left out.
 
 `draw_phantom` draws a brain; `vary_phantom` then applies the features to its record one after another. Each has a
-stream of random numbers of its own, so that leaving one out changes nothing else. What a feature left out means is
-said here too: where `draw_phantom` itself has some of it, that is taken away.
+stream of random numbers of its own, so that leaving one out changes no other's numbers. What a feature left out means
+is said here too: where `draw_phantom` itself has some of it, that is taken away.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class ForkedRun:
     def __init__(
         self,
         workflow: str,
-        dataset: Path,
+        dataset: Path | None,
         folder: Path,
         prepare: Callable[[], object] = int,
         rank: int | None = None,
@@ -144,8 +144,8 @@ class ForkedRun:
         **overrides: object,
     ) -> None:
         folder.mkdir(exist_ok=True)
-        places = {"dataset_dir": dataset, "output_dir": folder / "run", "ckpt_dir": folder / "models"}
-        settings = {**places, **overrides}
+        places = {"output_dir": folder / "run", "ckpt_dir": folder / "models"}
+        settings = {**places, **({} if dataset is None else {"dataset_dir": dataset}), **overrides}
         self.log = folder / ("log" if rank is None else f"log-{rank}")
         sys.stdout.flush()
         sys.stderr.flush()

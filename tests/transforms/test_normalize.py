@@ -49,3 +49,27 @@ def test_order_in_memory_changes_no_bit():
 def test_order_in_memory_stays(axes: tuple[int, ...]):
     image = torch.rand(2, 4, 5, 6).permute(axes)
     assert NormalizeBraind("image")({"image": image})["image"].stride() == image.stride()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(0.1, 100), offset=st.floats(1, 1e3))
+def test_robust_is_median_and_interquartile_range_of_the_brain(seed: int, scale: float, offset: float):
+    random = np.random.default_rng(seed)
+    voxels = random.gamma(2, scale, (2, 9, 8, 7)) + offset
+    voxels[:, :2] = 0
+    normalised = NormalizeBraind("image", robust=True)({"image": torch.tensor(voxels)})["image"].numpy()
+    assert not normalised[:, :2].any()
+    for channel in normalised[:, 2:]:
+        low, middle, high = np.percentile(channel, (25, 50, 75))
+        assert abs(middle) < 1e-2 and abs(high - low - 1.349) < 1e-2
+    # A lesion that is very bright moves the bulk hardly: it counts by how many voxels it has, not by how bright it is.
+    bright = voxels.copy()
+    bright[:, 3, 3, 3] = 1e5
+    again = NormalizeBraind("image", robust=True)({"image": torch.tensor(bright)})["image"].numpy()
+    assert np.abs(again - normalised)[bright < 1e5].max() < 0.2 * np.abs(normalised).max()
+
+
+def test_robust_takes_empty_and_even_channels():
+    image = torch.zeros(2, 4, 4, 4)
+    image[1, :2] = 7.0
+    assert not NormalizeBraind("image", robust=True)({"image": image})["image"].any()

@@ -1,0 +1,228 @@
+"""Features of generated brains: each has numbers of its own, can be left out, and shows in the images as it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.data.feature_draws import FeatureDraw
+from common.data.phantom_record import Compartment
+from common.data.phantom_variety import FEATURES
+from common.data.phantoms import Phantom, draw_phantom, render_phantom, vary_phantom
+from common.errors import InputError
+
+SHAPE = (48, 60, 48)
+# What of a record each feature may change.
+CHANGES = {
+    "anatomy": {"head", "lesions"},  # what moves to another lesion stays within the head
+    "compartments": {"compartments"},
+    "contrast": {"appearance", "lesions"},
+    "texture": {"appearance", "lesions"},
+    "rims": {"lesions"},
+    "t1_contrast": {"lesions"},
+    "non_enhancing": {"lesions"},
+    "clusters": {"lesions"},
+    "cavities": {"lesions"},
+    "distractors": {"appearance", "spots"},
+    "flow": {"appearance"},
+    "enhancing_tissue": {"appearance", "head"},
+    "resolution": {"appearance"},
+    "strip_errors": {"head"},
+    "slips": {"appearance"},
+    "scanner": {"appearance"},
+}
+
+
+def looks(phantom: Phantom, channel: int | None = None, **changes: Any) -> Phantom:
+    """With some values of one modality's looks, or of all, replaced."""
+    appearance = tuple(
+        dataclasses.replace(look, **changes) if channel in (None, number) else look
+        for number, look in enumerate(phantom.appearance)
+    )
+    return dataclasses.replace(phantom, appearance=appearance)
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Phantom:
+    """A brain without noise, texture, bias and blur, with one round lesion."""
+    phantom = draw_phantom(1, 0, "glioma")
+    lesion = dataclasses.replace(
+        phantom.lesions[0], centre=(30.0, 0.0, 22.0), radius=15.0, irregularity=0.0, pattern="ring", rim=5.0, gap=0.0
+    )
+    phantom = dataclasses.replace(phantom, lesions=(dataclasses.replace(lesion, edema=6.0, spread=0.0),), spots=())
+    plain = {"spread": (0.0, 0.0, 0.0), "noise": 0.0, "bias": 0.0, "gamma": 1.0, "gain": 1000.0}
+    return looks(phantom, blur=0.3, slice_blur=0.3, **plain)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), index=st.integers(0, 2**32 - 1), apart=st.booleans())
+def test_varying_is_a_function_of_the_record_and_survives_json(seed: int, index: int, apart: bool) -> None:
+    phantom = draw_phantom(seed, index)
+    varied = vary_phantom(phantom, apart=apart)
+    assert varied == vary_phantom(phantom, apart=apart) != phantom
+    assert varied == Phantom.from_dict(json.loads(json.dumps(varied.to_dict())))
+    assert varied != vary_phantom(phantom, apart=not apart)
+
+
+@pytest.mark.parametrize("name", [*FEATURES])
+def test_leaving_one_out_changes_that_alone(name: str) -> None:
+    """Of the features applied after it, too: each draws from a stream of its own."""
+    differ = set()
+    for index in range(20):
+        phantom = draw_phantom(8, index)
+        whole, without = vary_phantom(phantom).to_dict(), vary_phantom(phantom, without=[name]).to_dict()
+        differ |= {part for part in whole if whole[part] != without[part]}
+    assert differ == CHANGES[name]
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    low=st.floats(0.001, 50),
+    width=st.floats(0.001, 50),
+    stream=st.sampled_from([*FEATURES]),
+)
+def test_apart_lies_beside_the_range_and_above_zero(seed: int, low: float, width: float, stream: str) -> None:
+    high = low + width
+    apart, inside = FeatureDraw(seed, 0, stream, apart=True), FeatureDraw(seed, 0, stream, apart=False)
+    for _ in range(5):
+        assert low - 1e-4 <= inside.between(low, high) <= high + 1e-4
+        value = apart.between(low, high)
+        assert value >= 0 and (value <= low + 1e-4 or high - 1e-4 <= value <= high + 0.15 * width + 1e-4)
+
+
+def test_unknown_feature_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"feature 'colour' of phantoms is not known; choose from anatomy, comp"):
+        vary_phantom(draw_phantom(0, 0), without=["slips", "colour"])
+
+
+def test_lesions_stay_apart_and_in_the_brain_where_they_cluster() -> None:
+    moved = 0
+    for index in range(40):
+        phantom = draw_phantom(9, index, "metastases")
+        varied = FEATURES["clusters"].apply(FeatureDraw(9, index, "clusters", apart=False), phantom)
+        moved += sum(a.centre != b.centre for a, b in zip(phantom.lesions, varied.lesions, strict=True))
+        for number, lesion in enumerate(varied.lesions):
+            for other in varied.lesions[:number]:
+                distance = np.linalg.norm(np.subtract(lesion.centre, other.centre))
+                assert distance > lesion.radius + other.radius
+    assert moved > 10
+
+
+def test_cavity_is_background_within_its_rim(quiet: Phantom) -> None:
+    lesion = dataclasses.replace(quiet.lesions[0], core_level=(0.3, 0.3, 3.0, 0.4))
+    other = dataclasses.replace(lesion, centre=(30.0, 36.0, 22.0), radius=6.0, edema=20.0)
+    ring, cavity = (
+        render_phantom(dataclasses.replace(quiet, lesions=(dataclasses.replace(lesion, pattern=pattern), other)), SHAPE)
+        for pattern in ("ring", "cavity")
+    )
+    np.testing.assert_array_equal(ring[0], cavity[0])
+    first = ring[1] == 1
+    first[:, 40:] = False  # the other's
+    assert first.sum() > 50 and not cavity[1][first].any()  # nor has the other's edema taken it
+    np.testing.assert_array_equal(ring[1][~first], cavity[1][~first])
+
+
+def test_nodules_make_a_rim_uneven(quiet: Phantom) -> None:
+    def thickness(nodules: float) -> float:
+        lesion = dataclasses.replace(quiet.lesions[0], radius=22.0, rim=4.0, nodules=nodules)
+        label = render_phantom(dataclasses.replace(quiet, lesions=(lesion,)), SHAPE)[1]
+        return float((label == 3).sum(axis=(0, 1)).std() / (label == 3).sum(axis=(0, 1)).mean())
+
+    assert (render_phantom(quiet, SHAPE)[1] == 3).any()
+    even, uneven = (
+        render_phantom(
+            dataclasses.replace(quiet, lesions=(dataclasses.replace(quiet.lesions[0], radius=22.0, nodules=nodules),)),
+            SHAPE,
+        )[1]
+        for nodules in (0.0, 1.2)
+    )
+    assert (even == 3).sum() != (uneven == 3).sum()
+    np.testing.assert_array_equal(even > 0, uneven > 0)
+    assert thickness(1.2) != thickness(0.0)
+
+
+def test_strip_errors_move_the_mask_both_ways(quiet: Phantom) -> None:
+    brain = render_phantom(quiet, SHAPE)[0][0] > 0
+    head = dataclasses.replace(quiet.head, strip=5.0)
+    images, label = render_phantom(dataclasses.replace(quiet, head=head), SHAPE)
+    kept = images[0] > 0
+    assert 0.003 < (kept & ~brain).sum() / brain.sum() < 0.15
+    assert 0.003 < (brain & ~kept).sum() / brain.sum() < 0.15
+    assert not label[~kept].any() and not label[kept & ~brain].any()
+
+
+def test_dura_enhances_at_the_surface_alone(quiet: Phantom) -> None:
+    head = dataclasses.replace(quiet.head, dura=2.5)
+    before = render_phantom(quiet, SHAPE)[0][1].astype(float)
+    after = render_phantom(looks(dataclasses.replace(quiet, head=head), 1, dura=2.0), SHAPE)[0][1].astype(float)
+    brighter = after > before + 300
+    assert brighter.sum() > 200
+    middle = np.zeros(SHAPE, dtype=bool)
+    middle[13:19, 18:42, 20:28] = middle[29:35, 18:42, 20:28] = True  # on either side of what parts the hemispheres
+    assert not (brighter & middle).any()
+
+
+def test_a_slip_moves_one_modality_by_so_many_mm(quiet: Phantom) -> None:
+    spacing = 150 / 48
+    slipped = render_phantom(looks(quiet, 0, slip=(0.0, 2 * spacing, 0.0)), SHAPE)[0]
+    plain = render_phantom(quiet, SHAPE)[0]
+    np.testing.assert_array_equal(slipped[1:], plain[1:])
+    inside = (slice(16, 32), slice(20, 40), slice(20, 30))
+    np.testing.assert_allclose(slipped[0][inside], np.roll(plain[0], 2, axis=1)[inside], atol=2)
+
+
+def test_between_slices_is_linear(quiet: Phantom) -> None:
+    spacing = 150 / 48
+    image = render_phantom(looks(quiet, 2, slice_distance=4 * spacing, slice_axis=2), SHAPE)[0][2].astype(float)
+    brain = (render_phantom(quiet, SHAPE)[0][2] > 0)[14:34, 18:42, 20:33].all(axis=2)
+    values = image[14:34, 18:42, 20:33][brain]
+    np.testing.assert_allclose(
+        values[:, 1:4], values[:, :1] + (values[:, 4:5] - values[:, :1]) * [0.25, 0.5, 0.75], atol=1
+    )
+    np.testing.assert_allclose(
+        values[:, 5:8], values[:, 4:5] + (values[:, 8:9] - values[:, 4:5]) * [0.25, 0.5, 0.75], atol=1
+    )
+
+
+def test_values_are_cut_off_at_the_ceiling(quiet: Phantom) -> None:
+    plain = render_phantom(quiet, SHAPE)[0][2]
+    cut = render_phantom(looks(quiet, 2, ceiling=1.5), SHAPE)[0][2]
+    np.testing.assert_array_equal(cut, np.minimum(plain, 1500))
+    assert plain.max() > 2000
+
+
+def test_moving_fluid_is_bright_in_patches_of_the_fluid(quiet: Phantom) -> None:
+    plain = render_phantom(looks(quiet, 3, fluid=0.3), SHAPE)[0][3].astype(float)
+    moving = render_phantom(looks(quiet, 3, fluid=0.3, flow=1.5), SHAPE)[0][3].astype(float)
+    dark = (plain > 0) & (plain < 400)
+    share = (moving[dark] > 1000).mean()
+    assert 0.1 < share < 0.7
+    white = np.abs(plain - 1000) < 5
+    assert np.median(np.abs(moving - plain)[white]) < 5
+
+
+def test_a_compartment_has_its_share_and_contrast(quiet: Phantom) -> None:
+    plain = dataclasses.replace(quiet, lesions=())
+    odd = dataclasses.replace(plain, compartments=(Compartment(20.0, 0.3, (1.0, 1.0, 1.0, 1.2)),))
+    before, after = (render_phantom(one, SHAPE)[0].astype(float) for one in (plain, odd))
+    np.testing.assert_array_equal(before[:3], after[:3])
+    white = np.abs(before[3] - 1000) < 5
+    share = (after[3] > 1150)[white].mean()
+    assert 0.15 < share < 0.45
+    assert after[3][white].max() <= 1205
+
+
+def test_varied_brains_keep_what_a_data_set_promises() -> None:
+    for index in range(6):
+        for apart in (False, True):
+            images, label = render_phantom(vary_phantom(draw_phantom(13, index), apart=apart), SHAPE)
+            brain = images[0] > 0
+            assert all(np.array_equal(image > 0, brain) for image in images) and images.min() == 0
+            assert label.any() and not label[~brain].any() and label.max() <= 3
