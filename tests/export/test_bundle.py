@@ -53,9 +53,9 @@ def test_nothing_of_the_package_is_left(name: str, tmp_path: Path):
 
 
 def test_checksums(tmp_path: Path):
-    export("cga_unet", str(tmp_path))
+    export("mps_ams", str(tmp_path))
     with zipfile.ZipFile(next(tmp_path.glob("*.zip"))) as archive:
-        content = {name.removeprefix("cga_unet/"): archive.read(name) for name in archive.namelist()}
+        content = {name.removeprefix("mps_ams/"): archive.read(name) for name in archive.namelist()}
     lines = dict(line.split("  ")[::-1] for line in content.pop("SHA256SUMS").decode().splitlines())
     assert lines == {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     assert "models/model.pt" not in lines and "LICENSE" in lines
