@@ -71,7 +71,10 @@ def trained(run: Callable[..., str], metastases: Path, tmp_path_factory: pytest.
 def test_training_says_what_its_weights_are(trained: Path):
     for name in ("run/last.pt", "models/model.pt"):
         content = torch.load(trained / name, weights_only=True)
-        assert content["trained_with"] == {"variant": "both", "encoder_heads": 4, "modality_dropout": 0.0}
+        assert content["trained_with"] == {
+            **{"variant": "both", "encoder_heads": 4, "modality_dropout": 0.0},
+            **{"spacing": [], "robust": False, "patch_size": TINY["patch_size"]},
+        }
         assert "transformer.encoder.blocks.0.linear1.weight" in content["model"]
         assert "query_decoder.layers.1.norm1.weight" in content["model"]
 
