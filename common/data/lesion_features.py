@@ -13,6 +13,7 @@ __all__ = [
     "all_enhancing",
     "cavities",
     "clusters",
+    "infiltration",
     "non_enhancing",
     "one_lesion",
     "plain_rims",
@@ -100,6 +101,13 @@ def all_enhancing(phantom: Phantom) -> Phantom:
     return change_lesions(
         phantom, lambda old: dataclasses.replace(old, pattern="ring") if old.pattern == "none" else old
     )
+
+
+def infiltration(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """Gliomas whose edema is tumour in part, and takes cortex and nuclei as it takes white matter."""
+    if phantom.kind != "glioma":
+        return phantom
+    return change_lesions(phantom, lambda old: dataclasses.replace(old, barrier=draw.between(0.0, 1.0)))
 
 
 def clusters(draw: FeatureDraw, phantom: Phantom) -> Phantom:

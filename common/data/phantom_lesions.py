@@ -92,7 +92,7 @@ class LesionShapes:
         fingers = 0.5 * self.coarse[voxels] + 0.35 * self.medium[voxels] + 0.15 * self.fine[voxels]
         across = anatomy.points[0, voxels] * lesion.centre[0] < 0
         barrier = 0.5 * anatomy.grey[voxels] + 0.3 * anatomy.deep[:, voxels].sum(axis=0) + 0.6 * across
-        reach = lesion.edema * np.clip(1 + 0.6 * fingers - barrier, 0.1, 2)
+        reach = lesion.edema * np.clip(1 + 0.6 * fingers - np.float32(lesion.barrier) * barrier, 0.1, 2)
         return np.minimum(core_depth + reach, -anatomy.ventricle[voxels])
 
     def _enhancing(self, lesion: Lesion, core_depth: Array, voxels: NDArray[np.intp]) -> Array:

@@ -65,6 +65,8 @@ class Lesion:
         enhancing_level: intensity of the enhancing part per modality.
         core_level: intensity of the non-enhancing or necrotic part per modality.
         spread: amplitude of the texture inside the lesion, relative.
+        barrier: how far cortex, deep nuclei and the midline keep edema out; 1 where it spares them, as vasogenic edema
+            does, 0 for tumour that infiltrates all alike.
         nodules: how unevenly thick the rim is beyond the waviness that all rims have; 0 for no more.
     """
 
@@ -83,6 +85,7 @@ class Lesion:
     core_level: Quadruple
     spread: float
     nodules: float = 0.0
+    barrier: float = 1.0
 
     @property
     def bulge(self) -> float:

@@ -58,6 +58,7 @@ FEATURES: dict[str, Feature] = {
     "rims": Feature(lesion_features.rims, lesion_features.plain_rims),
     "t1_contrast": Feature(lesion_features.t1_contrast, lesion_features.tied_t1),
     "non_enhancing": Feature(lesion_features.non_enhancing, lesion_features.all_enhancing),
+    "infiltration": Feature(lesion_features.infiltration, unchanged),
     "clusters": Feature(lesion_features.clusters, lesion_features.one_lesion),
     "cavities": Feature(lesion_features.cavities, unchanged),
     "distractors": Feature(tissue_features.distractors, tissue_features.no_distractors),

@@ -38,7 +38,7 @@ def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
 
     def lesion(old: Lesion) -> Lesion:
         edema = (
-            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.6, 0.5), strict=True)
+            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.75, 0.65), strict=True)
         )
         return dataclasses.replace(old, edema_contrast=four(*edema))
 
@@ -74,7 +74,8 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
 
 def compartments(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     """Regions of the brain that differ a little, each modality in its own way: what no atlas of tissues has."""
-    ranges = ((0.85, 1.15), (0.85, 1.2), (0.8, 1.25), (0.8, 1.22))
+    # Brighter in FLAIR or T2 only as far as edema isn't: what can't be told apart teaches nothing.
+    ranges = ((0.85, 1.15), (0.85, 1.15), (0.8, 1.15), (0.8, 1.12))
     drawn = [
         Compartment(draw.between(10, 30), draw.between(0.08, 0.35), draw.four(*ranges))
         for _ in range(draw.integer(1, 4))

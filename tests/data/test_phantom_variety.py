@@ -27,6 +27,7 @@ CHANGES = {
     "rims": {"lesions"},
     "t1_contrast": {"lesions"},
     "non_enhancing": {"lesions"},
+    "infiltration": {"lesions"},
     "clusters": {"lesions"},
     "cavities": {"lesions"},
     "distractors": {"appearance", "spots"},
@@ -127,6 +128,15 @@ def test_cavity_is_background_within_its_rim(quiet: Phantom) -> None:
     first[:, 40:] = False  # the other's
     assert first.sum() > 50 and not cavity[1][first].any()  # nor has the other's edema taken it
     np.testing.assert_array_equal(ring[1][~first], cavity[1][~first])
+
+
+def test_infiltration_takes_cortex_too(quiet: Phantom) -> None:
+    def edema(barrier: float) -> np.ndarray:
+        lesion = dataclasses.replace(quiet.lesions[0], edema=15.0, barrier=barrier)
+        return render_phantom(dataclasses.replace(quiet, lesions=(lesion,)), SHAPE)[1] == 2
+
+    spared, taken = edema(1.0), edema(0.0)
+    assert taken.sum() > 1.2 * spared.sum() and not (spared & ~taken).any()
 
 
 def test_nodules_make_a_rim_uneven(quiet: Phantom) -> None:
