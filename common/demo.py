@@ -12,12 +12,16 @@ from pathlib import Path
 from .data.layouts import list_cases
 from .errors import InputError
 from .handlers.scores import scores_table
+from .running import BUNDLES
+from .weights import default_weights, no_weights
 
 __all__ = ["demo"]
 
 
 def demo(folder: str = "demo", dataset: str = "") -> None:
-    """Segment scans with CGA U-Net's own weights; then train it on generated ones for some minutes, and draw reports.
+    """Train CGA U-Net on generated scans for some minutes, segment held-back ones, and draw the report.
+
+    Where weights are in the bundle's `models/`, these segment generated scans first, and yours, each with a report.
 
     Each step is a command that you can type yourself, and is printed before it runs. Running it again starts anew.
 
@@ -28,14 +32,19 @@ def demo(folder: str = "demo", dataset: str = "") -> None:
     """
     root = Path(folder)
     started = time.monotonic()
-    _run("phantoms", root / "first" / "scans", "--cases", 2, "--shape", 128, "--seed", 20, "--varied", "True")
-    _segment(root / "first" / "scans", root / "first")
+    weights = Path(default_weights(BUNDLES / "cga_unet" / "models"))
+    if dataset and not weights.is_file():
+        raise InputError(no_weights(weights))
+    if weights.is_file():
+        _run("phantoms", root / "first" / "scans", "--cases", 2, "--shape", 128, "--seed", 20, "--varied", "True")
+        _segment(root / "first" / "scans", root / "first")
     if dataset:
         _segment(Path(dataset), root / "own")
     _train(root)
     print(f"\n{time.monotonic() - started:.0f} s in all. The reports:")
-    for report in ("first/report.html", *(["own/report.html"] if dataset else []), "report.html"):
-        print((root / report).resolve())
+    for report in ("first/report.html", "own/report.html", "report.html"):
+        if (root / report).is_file():
+            print((root / report).resolve())
 
 
 def _segment(scans: Path, folder: Path) -> None:
