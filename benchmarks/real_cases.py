@@ -37,7 +37,6 @@ from common.data.layouts import list_cases
 from common.data.pairs import find_references, pair_label_maps
 from common.data.reading import read_image, read_label
 from common.data.writing import write_nifti
-from common.metrics.lesion_table import connected
 from common.metrics.lesion_wise import RegionScores, policy_of
 from common.report.uncertainty import count_errors, error_auc
 from common.running import BUNDLES
@@ -61,7 +60,7 @@ def trivial(case: Mapping[str, object], out: Path) -> None:
     flair = image[3].astype(np.float64)
     values = flair[flair != 0]
     bright = ((flair - values.mean()) / values.std() > THRESHOLD) & (flair != 0)
-    parts = connected(ndimage.binary_opening(bright))
+    parts, _ = ndimage.label(ndimage.binary_opening(bright))
     sizes = np.bincount(parts.ravel())[1:]
     largest = ndimage.binary_fill_holes(parts == sizes.argmax() + 1) if len(sizes) else parts > 0
     write_nifti(out / f"{case['case']}.nii.gz", 2 * largest.astype(np.uint8), affine)

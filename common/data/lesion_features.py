@@ -104,10 +104,14 @@ def all_enhancing(phantom: Phantom) -> Phantom:
 
 
 def infiltration(draw: FeatureDraw, phantom: Phantom) -> Phantom:
-    """Gliomas whose edema is tumour in part, and takes cortex and nuclei as it takes white matter."""
-    if phantom.kind != "glioma":
-        return phantom
-    return change_lesions(phantom, lambda old: dataclasses.replace(old, barrier=draw.between(0.0, 1.0)))
+    """Edema that fades out slowly; that of gliomas is tumour in part, and takes cortex and nuclei as white matter."""
+
+    def change(old: Lesion) -> Lesion:
+        fade, softness = draw.between(0.0, 0.75), round(old.softness * draw.between(0.7, 2.5), 4)
+        barrier = draw.between(0.0, 1.0) if phantom.kind == "glioma" else 1.0
+        return dataclasses.replace(old, fade=fade, softness=softness, barrier=barrier)
+
+    return change_lesions(phantom, change)
 
 
 def clusters(draw: FeatureDraw, phantom: Phantom) -> Phantom:

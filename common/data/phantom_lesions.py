@@ -74,6 +74,8 @@ class LesionShapes:
         enhancing = self._enhancing(lesion, core_depth, voxels)
         edema_depth = self._edema_depth(lesion, core_depth, voxels)
         edema = ramp(edema_depth, max(lesion.softness, self.spacing))
+        if lesion.fade and lesion.edema:
+            edema *= 1 - np.float32(lesion.fade) * (1 - np.clip(edema_depth / np.float32(lesion.edema), 0, 1))
 
         label = np.zeros(len(voxels), dtype=np.uint8)
         if lesion.edema:

@@ -67,6 +67,7 @@ class Lesion:
         spread: amplitude of the texture inside the lesion, relative.
         barrier: how far cortex, deep nuclei and the midline keep edema out; 1 where it spares them, as vasogenic edema
             does, 0 for tumour that infiltrates all alike.
+        fade: how much fainter edema is at its end than beside the core, as a fraction.
         nodules: how unevenly thick the rim is beyond the waviness that all rims have; 0 for no more.
     """
 
@@ -86,6 +87,7 @@ class Lesion:
     spread: float
     nodules: float = 0.0
     barrier: float = 1.0
+    fade: float = 0.0
 
     @property
     def bulge(self) -> float:

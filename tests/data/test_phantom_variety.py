@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from common.data.feature_draws import FeatureDraw
 from common.data.phantom_record import Compartment
@@ -137,6 +138,21 @@ def test_infiltration_takes_cortex_too(quiet: Phantom) -> None:
 
     spared, taken = edema(1.0), edema(0.0)
     assert taken.sum() > 1.2 * spared.sum() and not (spared & ~taken).any()
+
+
+def test_fading_edema_is_faint_at_its_end_and_labelled_there_too(quiet: Phantom) -> None:
+    lesion = dataclasses.replace(quiet.lesions[0], edema=20.0, edema_contrast=(1.0, 1.0, 1.0, 2.0))
+    (even, label), (fading, again) = (
+        render_phantom(dataclasses.replace(quiet, lesions=(dataclasses.replace(lesion, fade=fade),)), SHAPE)
+        for fade in (0.0, 0.75)
+    )
+    np.testing.assert_array_equal(label, again)
+    edema = label == 2
+    inner = edema & ndimage.binary_dilation(np.isin(label, (1, 3)), iterations=1)
+    outer = edema & ndimage.binary_dilation(label == 0, iterations=1) & ~inner
+    ratio = fading[3] / np.maximum(even[3], 1.0)
+    assert np.median(ratio[inner]) > np.median(ratio[outer]) + 0.15
+    np.testing.assert_array_equal(even[:3], fading[:3])
 
 
 def test_nodules_make_a_rim_uneven(quiet: Phantom) -> None:
