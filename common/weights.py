@@ -99,7 +99,7 @@ def read_facts(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged.
     """
-    return _facts(_read(Path(path)))
+    return _facts(_read(Path(path), mapped=True))
 
 
 def default_weights(folder: Path | str) -> str:
@@ -156,14 +156,16 @@ def _facts(content: Any) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, mapped: bool = False) -> Any:
+    """What is in a file; mapped, tensors are read from the disk only where they are looked at."""
     if not path.is_file():
         raise InputError(no_weights(path))
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
         if not _is_packed(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            mapped = mapped and zipfile.is_zipfile(path)  # those of older torch can't be
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds pickled objects or is damaged: it was not loaded and nothing in it was run; "
