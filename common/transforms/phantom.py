@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from monai.transforms import RandomizableTransform, Transform
+from monai.transforms import Randomizable, RandomizableTrait, Transform
 
 from ..data.labels import CHANNELS
 from ..data.phantoms import draw_phantom, phantom_affine, phantom_shape, render_phantom, vary_phantom
@@ -50,7 +50,7 @@ class Phantomd(Transform):
         return {**data, "image": image, "label": meta_tensor(label[None], affine, name)}
 
 
-class RandPhantomd(RandomizableTransform, Phantomd):
+class RandPhantomd(Randomizable, RandomizableTrait, Phantomd):
     """Render another generated brain each time: which one, its own random state says.
 
     Beside `common.data.order.Draw` that is a function of the training's seed, the epoch and the place in it, so that a
@@ -58,12 +58,6 @@ class RandPhantomd(RandomizableTransform, Phantomd):
     """
 
     apart = False
-
-    def __init__(
-        self, spacing: Sequence[float], kind: str = "mixed", without: Sequence[str] = (), modality: str = ""
-    ) -> None:
-        RandomizableTransform.__init__(self)
-        Phantomd.__init__(self, spacing, kind, without, modality)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with a new scan."""
