@@ -41,16 +41,8 @@ class FewLabels(Runs):
             places = ["--dataset_dir", given.dataset, "--partition_file", parts, "--output_dir", folder]
             begin = ["--weights", weights, "--learning_rate", given.fine_rate]
             rate = begin if row == ROWS[2] else ["--learning_rate", given.rate]
-            steps = [
-                "--epochs",
-                given.steps,
-                "--batch_size",
-                1,
-                "--patches_per_case",
-                2,
-                "--val_interval",
-                given.steps + 1,
-            ]
+            steps = ["--epochs", given.steps, "--val_interval", given.steps + 1]  # no validation
+            steps += ["--batch_size", 1, "--patches_per_case", 2]
             size = [*spacing, "--patch_size", given.patch_size, "--cross_entropy_weight", 1, "--seed", seed]
             more = ["--ckpt_dir", folder / "models", "--num_workers", 1, "--device", given.device]
             self.command("run", "cga_unet", "train", *places, *rate, *steps, *size, *more)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,8 +40,10 @@ from common.metrics.lesion_wise import RegionScores, policy_of
 from common.report.uncertainty import count_errors, error_auc
 from common.running import BUNDLES
 from common.scoring import score_pairs
+from common.transforms.entropy import entropy_map
 from common.weights import GENERATED
 
+from .ablation import Runs
 from .machine import machine
 
 THRESHOLD = 1.25
@@ -64,16 +65,6 @@ def trivial(case: Mapping[str, object], out: Path) -> None:
     sizes = np.bincount(parts.ravel())[1:]
     largest = ndimage.binary_fill_holes(parts == sizes.argmax() + 1) if len(sizes) else parts > 0
     write_nifti(out / f"{case['case']}.nii.gz", 2 * largest.astype(np.uint8), affine)
-
-
-def infer(bundle: str, dataset: Path, out: Path, weights: Path, *words: str) -> None:
-    """A bundle's inference in a process of its own; what it says is shown where it fails."""
-    places = ["--dataset_dir", dataset, "--output_dir", out, "--weights", weights]
-    more = ["--save_probabilities", "True", "--save_uncertainty", "True", *words]
-    command = [sys.executable, "-m", "common", "run", bundle, "inference", *places, *more]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{bundle} failed: {done.stderr[-2000:]}")
 
 
 def combine(folders: Sequence[Path], cases: Sequence[str], out: Path) -> None:
@@ -106,7 +97,7 @@ def trust(folder: Path, cases: Sequence[Mapping[str, object]]) -> tuple[float, f
         metric = CalibrationErrorMetric()
         metric(tumour, torch.from_numpy((reference[brain] > 0).astype(np.float32))[None, None, :, None])
         errors.append(float(metric.aggregate()))
-        entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(axis=-1) / np.log(4)
+        entropy = entropy_map(torch.from_numpy(np.moveaxis(probabilities, -1, 0)))[0].numpy()
         areas.append(error_auc(count_errors(entropy, probabilities.argmax(axis=-1), reference, brain)))
     return statistics.mean(errors), statistics.mean(areas)
 
@@ -146,11 +137,14 @@ def main() -> None:
     for case in cases:
         trivial(case, folders["FLAIR threshold"])
     networks = {}
+    runs = Runs(argparse.Namespace(parallel=1), given.out)
     for bundle, path in weights.items():
+        command = ["run", bundle, "inference", "--dataset_dir", given.dataset, "--weights", path]
+        command += ["--save_probabilities", True, "--output_dir"]
         networks[bundle] = given.out / bundle
         networks[f"{bundle}, views"] = given.out / f"{bundle}_views"
-        infer(bundle, given.dataset, networks[bundle], path)
-        infer(bundle, given.dataset, networks[f"{bundle}, views"], path, "--flips", VIEWS.get(bundle, "[0,1,2]"))
+        runs.command(*command, networks[bundle])
+        runs.command(*command, networks[f"{bundle}, views"], "--flips", VIEWS.get(bundle, "[0,1,2]"))
     if len(weights) > 1:
         networks["mean of the networks"] = given.out / "ensemble"
         combine([networks[bundle] for bundle in weights], names, networks["mean of the networks"])
@@ -163,10 +157,9 @@ def main() -> None:
     for name, folder in networks.items():
         error, area = trust(folder, cases)
         print(f"| {name} | {error:.4f} | {area:.3f} |")
-    shown = [str(folder) for folder in networks.values()]
-    command = [sys.executable, "-m", "common", "score", *shown, str(given.dataset), "--preset", "brats2023-gli"]
-    subprocess.run([*command, "--out", str(given.out / "scores")], check=True, stdout=subprocess.DEVNULL)
-    print(f"\nmissed and false lesions: {given.out / 'scores' / 'lesions.html'}")
+    scores = given.out / "scores"
+    runs.command("score", *networks.values(), given.dataset, "--preset", "brats2023-gli", "--out", scores)
+    print(f"\nmissed and false lesions: {scores / 'lesions.html'}")
 
 
 if __name__ == "__main__":
