@@ -213,8 +213,22 @@ def names(folder: Path) -> list[str]:
 
 def print_settings(given: argparse.Namespace) -> None:
     """Print what the results depend on."""
-    settings = {name: value for name, value in vars(given).items() if name not in ("device", "parallel", "keep")}
-    print(", ".join(f"{name} {value}" for name, value in settings.items()))
+    print(", ".join(f"{name} {value}" for name, value in _settings(given).items()))
+
+
+def expect_settings(given: argparse.Namespace, root: Path) -> None:
+    """Stop where a folder has runs with other settings; more rows and more seeds are no others."""
+    own = {name: str(value) for name, value in _settings(given).items() if name not in ("rows", "seeds")}
+    file = root / "settings.json"
+    for name, value in (json.loads(file.read_text()) if file.is_file() else {}).items():
+        if own.get(name) != value:
+            raise SystemExit(f"{root} has runs with --{name} {value}, not {own.get(name)}: give another --keep")
+    root.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(own))
+
+
+def _settings(given: argparse.Namespace) -> dict[str, object]:
+    return {name: value for name, value in vars(given).items() if name not in ("device", "parallel", "keep")}
 
 
 def add_arguments(parser: argparse.ArgumentParser, cases: int, parallel: int) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from common.data.labels import REGIONS
 from common.data.phantom_variety import FEATURES
 
-from .ablation import Runs, print_settings, spread
+from .ablation import Runs, expect_settings, print_settings, spread
 from .machine import machine
 from .real_cases import scores_of
 
@@ -97,7 +97,9 @@ def main() -> None:
     print(machine())
     print_settings(given)
     with tempfile.TemporaryDirectory() as temporary:
-        rows = Ablation(given, Path(given.keep or temporary)).run()
+        root = Path(given.keep or temporary)
+        expect_settings(given, root)
+        rows = Ablation(given, root).run()
     print_table(rows)
 
 

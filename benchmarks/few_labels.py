@@ -21,7 +21,7 @@ from common.data.layouts import list_cases
 from common.running import BUNDLES
 from common.weights import GENERATED, trained_setting
 
-from .ablation import Runs, print_settings, spread
+from .ablation import Runs, expect_settings, print_settings, spread
 from .machine import machine
 from .real_cases import scores_of
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150, help="of two patches (default: 150)")
     parser.add_argument("--rate", type=float, default=1e-3, help="from scratch (default: 0.001)")
     parser.add_argument("--fine_rate", type=float, default=3e-4, help="from the weights (default: 0.0003)")
-    parser.add_argument("--patch_size", nargs=3, type=int, default=[64, 80, 64], help="voxels (default: 64 80 64)")
+    parser.add_argument("--patch_size", nargs=3, type=int, default=[48, 56, 48], help="voxels (default: 48 56 48)")
     parser.add_argument("--keep", help="folder for everything; none means one that goes in the end")
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
@@ -76,11 +76,14 @@ def main() -> None:
     print("\n| Dice of the others (WT / TC / ET) | " + " | ".join(f"trained on {case}" for case in cases) + " |")
     print("|---" * (len(cases) + 1) + "|")
     with tempfile.TemporaryDirectory() as temporary:
-        runs = FewLabels(given, Path(given.keep or temporary))
+        root = Path(given.keep or temporary)
+        expect_settings(given, root)
+        runs = FewLabels(given, root)
         for row in ROWS:
             cells = []
             for case in cases:
-                of_seeds = [runs.scores(row, case, seed) for seed in given.seeds]
+                seeds = given.seeds[:1] if row == ROWS[0] else given.seeds
+                of_seeds = [runs.scores(row, case, seed) for seed in seeds]
                 cells.append(" / ".join(spread([scores[region] for scores in of_seeds]) for region in REGIONS))
             print(f"| {row} | {' | '.join(cells)} |", flush=True)
     print(f"\n{time.monotonic() - started:.0f} s")

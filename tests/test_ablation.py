@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ablation import Runs, Table, read_scores, relations, spread, verdict
+from benchmarks.ablation import Runs, Table, expect_settings, read_scores, relations, spread, verdict
 
 ORDER = [("low", "middle"), ("middle", "high")]
 
@@ -79,3 +79,13 @@ def test_partition_has_all_parts(tmp_path: Path):
     file = Runs(argparse.Namespace(), tmp_path).partition("some", training=["a"])
     assert file == tmp_path / "some.json"
     assert json.loads(file.read_text()) == {"parts": {"training": ["a"], "validation": [], "test": []}}
+
+
+def test_kept_runs_are_of_the_same_settings(tmp_path: Path):
+    given = {"epochs": 6, "dataset": Path("scans"), "seeds": [0], "rows": ["a"], "device": "cpu"}
+    expect_settings(argparse.Namespace(**given), tmp_path / "new")
+    expect_settings(
+        argparse.Namespace(**given | {"seeds": [0, 1], "rows": ["a", "b"], "device": "cuda"}), tmp_path / "new"
+    )
+    with pytest.raises(SystemExit, match=r"new has runs with --epochs 6, not 12: give another --keep"):
+        expect_settings(argparse.Namespace(**given | {"epochs": 12}), tmp_path / "new")

@@ -25,6 +25,9 @@ __all__ = [
 ROOM = (60.0, 75.0, 52.0)
 """Radii of where the centre of a moved lesion may be, mm."""
 
+CEREBRUM = (64.0, 79.0, 56.0)
+"""Radii of the cerebrum's upper half, mm."""
+
 
 def rims(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     """Rims that are faint, thin, nodular or missing in part, more often than drawn."""
@@ -104,14 +107,30 @@ def all_enhancing(phantom: Phantom) -> Phantom:
 
 
 def infiltration(draw: FeatureDraw, phantom: Phantom) -> Phantom:
-    """Edema that fades out slowly; that of gliomas is tumour in part, and takes cortex and nuclei as white matter."""
+    """Edema that fades out slowly; that of gliomas is tumour in part, and takes cortex and nuclei as white matter.
+
+    Some gliomas lie in the cortex.
+    """
+    glioma = phantom.kind == "glioma"
 
     def change(old: Lesion) -> Lesion:
         fade, softness = draw.between(0.0, 0.75), round(old.softness * draw.between(0.7, 2.5), 4)
-        barrier = draw.between(0.0, 1.0) if phantom.kind == "glioma" else 1.0
+        barrier = draw.between(0.0, 1.0) if glioma else 1.0
         return dataclasses.replace(old, fade=fade, softness=softness, barrier=barrier)
 
-    return change_lesions(phantom, change)
+    phantom = change_lesions(phantom, change)
+    if not glioma or not phantom.lesions or not draw.chance(0.4):
+        return phantom
+    first, *others = phantom.lesions
+    outwards = np.array(first.centre) / phantom.head.scale / CEREBRUM
+    depth = draw.between(0.3, 1.0) * first.radius / min(CEREBRUM)
+    x, y, z = np.array(first.centre) * max((1 - depth) / np.linalg.norm(outwards), 1)
+    moved = dataclasses.replace(first, centre=(round(float(x), 4), round(float(y), 4), round(float(z), 4)))
+    if any(
+        np.linalg.norm(np.subtract(moved.centre, one.centre)) < 1.2 * (moved.radius + one.radius) + 4 for one in others
+    ):
+        return phantom
+    return dataclasses.replace(phantom, lesions=(moved, *others))
 
 
 def clusters(draw: FeatureDraw, phantom: Phantom) -> Phantom:

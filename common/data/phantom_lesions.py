@@ -20,6 +20,9 @@ _VALUES = {name: value for value, name in LABEL_NAMES.items()}
 CAVITY = 255
 """Label of a cavity until all lesions are there: background that no edema of another lesion takes."""
 
+VISIBLE = 0.15
+"""Edema that fades is labelled where it brightens FLAIR by more than this, as a fraction: not in sulci."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LesionFractions:
@@ -79,7 +82,9 @@ class LesionShapes:
 
         label = np.zeros(len(voxels), dtype=np.uint8)
         if lesion.edema:
-            label[edema_depth > 0] = _VALUES["ED"]
+            shown = edema * (lesion.edema_contrast[3] - 1) * (1 - self.anatomy.fluid[voxels])
+            seen = shown > VISIBLE if lesion.fade else True
+            label[(edema_depth > 0) & seen] = _VALUES["ED"]
         else:
             edema = np.zeros_like(edema)
         inside = CAVITY if lesion.pattern == "cavity" else _VALUES["NCR"]

@@ -24,6 +24,9 @@ __all__ = [
     "texture",
 ]
 
+EDEMA_OVER_GREY = 1.1
+"""How much brighter than cortex edema in white matter is in FLAIR at least."""
+
 
 def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     """Tissues and edema differ more or less from white matter than drawn, each modality by factors of its own."""
@@ -32,17 +35,22 @@ def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         return round(max(1 + (value - 1) * draw.between(low, high), 0.05), 4)
 
     def look(_: int, old: Appearance) -> Appearance:
-        a, b, c = (stretched(value, 0.6, 1.4) for value in old.deep)
-        grey, fluid = stretched(old.grey, 0.6, 1.5), stretched(old.fluid, 0.7, 1.2)
+        a, b, c = (stretched(value, 0.3, 1.3) for value in old.deep)
+        grey, fluid = stretched(old.grey, 0.25, 1.3), stretched(old.fluid, 0.8, 1.8 if old.fluid > 1 else 1.25)
         return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=stretched(old.vessel, 0.6, 1.4), deep=(a, b, c))
 
-    def lesion(old: Lesion) -> Lesion:
-        edema = (
-            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.75, 0.65), strict=True)
-        )
-        return dataclasses.replace(old, edema_contrast=four(*edema))
+    phantom = change_looks(phantom, look)
 
-    return change_lesions(change_looks(phantom, look), lesion)
+    def lesion(old: Lesion) -> Lesion:
+        t1n, t1c, t2w, t2f = (
+            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.3, 0.65), strict=True)
+        )
+        t1c *= draw.between(0.95, 1.12)  # tumour between the cells may enhance a little
+        # Edema in white matter is told from cortex by being the brighter one in FLAIR.
+        t2f = max(t2f, EDEMA_OVER_GREY * phantom.appearance[3].grey)
+        return dataclasses.replace(old, edema_contrast=four(t1n, t1c, t2w, t2f))
+
+    return change_lesions(phantom, lesion)
 
 
 def one_contrast(phantom: Phantom) -> Phantom:
@@ -66,8 +74,8 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         head,
         scale=(x, y, z),
         deformation=round(head.deformation * draw.between(0.8, 1.8), 4),
-        ventricles=round(head.ventricles * draw.between(0.7, 1.4), 4),
-        sulcus_width=round(head.sulcus_width * draw.between(0.6, 1.8), 4),
+        ventricles=round(head.ventricles * draw.between(0.7, 1.8), 4),
+        sulcus_width=round(head.sulcus_width * draw.between(0.3, 1.2), 4),
     )
     return dataclasses.replace(phantom, head=varied)
 
@@ -87,7 +95,7 @@ def texture(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     """Tissue is smoother or rougher than drawn."""
 
     def look(_: int, old: Appearance) -> Appearance:
-        a, b, c = (round(value * draw.between(0.5, 1.6), 4) for value in old.spread)
+        a, b, c = (round(value * draw.between(0.2, 1.4), 4) for value in old.spread)
         return dataclasses.replace(old, spread=(a, b, c))
 
     return change_lesions(

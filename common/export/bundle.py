@@ -23,7 +23,7 @@ from ..errors import InputError, describe_cause
 from ..overrides import by_depth, unknown_ids
 from ..running import find_bundle
 from ..settings import SETTINGS
-from ..weights import default_weights, load_weights, read_state
+from ..weights import GENERATED, default_weights, load_weights, read_state
 from .checking import SUMS
 from .documents import bill_of_materials, large_files, model_card, requirements
 from .vendoring import PACKAGE, names_in, reached, required
@@ -73,7 +73,7 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
         bundle: a folder that holds `configs/`, or the name of one of this project's bundles.
         out: folder of the file.
         checkpoint: weights (.pt or .safetensors) that go along as models/model.pt; by default those at models/model.pt
-            of the bundle, else those that came with it, if any.
+            of the bundle, else those that came with it, if any and if they are of the network that the ids make.
         weights_url: where you put the weights. They are not in the file then, but `large_files.yml` says where they are
             and what their checksum is, for `python -m monai.bundle download_large_files`.
         overrides: ids that the weights were trained with, such as `--features "[8,16]"`, and others: in the file they
@@ -91,8 +91,15 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     files = _files_of(folder, configs)
     network, *trained_with = _network(configs["inference"], folder)
     if checkpoint or weights_url or weights.is_file():
-        load_weights(network, weights, *trained_with)
-        files["models/model.pt"] = _weights(weights)
+        try:
+            load_weights(network, weights, *trained_with)
+        except InputError as error:
+            # Those that came with the bundle are of the ids that it came with.
+            if checkpoint or weights_url or weights.name != GENERATED or not overrides:
+                raise
+            print(f"left out: {error}")
+        else:
+            files["models/model.pt"] = _weights(weights)
     files["sbom.cdx.json"] = bill_of_materials(name, configs["metadata"], files)
     if weights_url:
         files["large_files.yml"] = large_files(weights_url, files.pop("models/model.pt"))

@@ -140,19 +140,44 @@ def test_infiltration_takes_cortex_too(quiet: Phantom) -> None:
     assert taken.sum() > 1.2 * spared.sum() and not (spared & ~taken).any()
 
 
-def test_fading_edema_is_faint_at_its_end_and_labelled_there_too(quiet: Phantom) -> None:
-    lesion = dataclasses.replace(quiet.lesions[0], edema=20.0, edema_contrast=(1.0, 1.0, 1.0, 2.0))
-    (even, label), (fading, again) = (
-        render_phantom(dataclasses.replace(quiet, lesions=(dataclasses.replace(lesion, fade=fade),)), SHAPE)
-        for fade in (0.0, 0.75)
-    )
-    np.testing.assert_array_equal(label, again)
+def test_fading_edema_is_faint_at_its_end_and_labelled_as_far_as_it_shows(quiet: Phantom) -> None:
+    def rendered(fade: float, contrast: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+        lesion = dataclasses.replace(quiet.lesions[0], edema=20.0, edema_contrast=(1.0, 1.0, 1.0, contrast), fade=fade)
+        return render_phantom(dataclasses.replace(quiet, lesions=(lesion,)), SHAPE)
+
+    (even, label), (fading, again) = rendered(0.0), rendered(0.75)
     edema = label == 2
+    shows = fading[3] > 1.15 * rendered(0.0, 1.0)[0][3]
+    assert ((again == 2) == shows)[edema].mean() > 0.97  # but for the blur, and fluid
+    assert not (again[~edema] == 2).any() and (again == 2).sum() < edema.sum() - 50
     inner = edema & ndimage.binary_dilation(np.isin(label, (1, 3)), iterations=1)
     outer = edema & ndimage.binary_dilation(label == 0, iterations=1) & ~inner
     ratio = fading[3] / np.maximum(even[3], 1.0)
     assert np.median(ratio[inner]) > np.median(ratio[outer]) + 0.15
     np.testing.assert_array_equal(even[:3], fading[:3])
+
+
+def test_some_gliomas_lie_in_the_cortex() -> None:
+    def depth(phantom: Phantom) -> float:
+        """Of the first lesion's centre, mm, in heads of the mean size."""
+        outwards = np.array(phantom.lesions[0].centre) / phantom.head.scale / (64.0, 79.0, 56.0)
+        return float(1 - np.linalg.norm(outwards)) * 56
+
+    moved = 0
+    for index in range(40):
+        phantom = draw_phantom(17, index, "glioma")
+        varied = FEATURES["infiltration"].apply(FeatureDraw(17, index, "infiltration", apart=False), phantom)
+        if varied.lesions[0].centre != phantom.lesions[0].centre:
+            moved += 1
+            assert 0.29 * phantom.lesions[0].radius < depth(varied) < 1.01 * phantom.lesions[0].radius
+            assert depth(varied) < depth(phantom)
+    assert 8 < moved < 25
+
+
+def test_edema_in_white_matter_is_brighter_than_cortex_in_flair() -> None:
+    for index in range(20):
+        phantom = vary_phantom(draw_phantom(3, index))
+        assert all(lesion.edema_contrast[3] > 1.09 * phantom.appearance[3].grey for lesion in phantom.lesions)
 
 
 def test_nodules_make_a_rim_uneven(quiet: Phantom) -> None:

@@ -66,7 +66,7 @@ def test_inference_follows_the_weights_and_says_what_they_are(
     assert run.log.read_text().count("generated.pt: trained on generated scans alone. Experimental") == 1
     (record,) = (tmp_path / "run").glob("run-inference-*.json")
     settings = json.loads(record.read_text())["settings"]
-    assert settings["spacing"] == [5.0] * 3 and settings["weights"] == str(weights) and settings["robust"] is False
+    assert settings["spacing"] == [5.0] * 3 and settings["weights"] == str(weights) and settings["robust"] is True
     assert len([*(tmp_path / "run").glob("*.nii.gz")]) == 4
 
 

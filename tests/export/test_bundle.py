@@ -85,6 +85,21 @@ def test_ids_that_the_weights_were_trained_with(tmp_path: Path):
     assert configs["train"]["network_def"]["_target_"] == "scripts.msconvlstm_att.networks.msconvlstm_att.MSConvLSTMAtt"
 
 
+def test_weights_that_came_with_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """They go along with the ids that they came with, and stay behind where the network is another."""
+    bundle = tmp_path / "msconvlstm_att"
+    shutil.copytree(BUNDLES / "msconvlstm_att", bundle, ignore=shutil.ignore_patterns("models", "eval"))
+    (bundle / "models").mkdir()
+    torch.save({"model": MSConvLSTMAtt().state_dict()}, bundle / "models" / "generated.pt")
+    for folder, ids in (("own", {}), ("other", {"network_def#features": [4, 4, 8], "network_def#width": 8})):
+        export(str(bundle), str(tmp_path / folder), **ids)
+        with zipfile.ZipFile(next((tmp_path / folder).glob("*.zip"))) as archive:
+            assert ("msconvlstm_att/models/model.pt" in archive.namelist()) == (folder == "own")
+        assert ("left out: " in capsys.readouterr().out) == (folder == "other")
+    with pytest.raises(InputError, match="of another network"):
+        export(str(bundle), str(tmp_path / "named"), str(bundle / "models" / "generated.pt"), **ids)
+
+
 def test_settings_that_weights_were_trained_with(tmp_path: Path):
     small = {"network_def#features": [4, 4, 8], "network_def#width": 8}
     state = MSConvLSTMAtt(features=(4, 4, 8), width=8).state_dict()
