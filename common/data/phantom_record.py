@@ -10,7 +10,18 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-__all__ = ["Appearance", "Compartment", "Head", "Lesion", "Phantom", "Quadruple", "Spot", "Triple", "from_json"]
+__all__ = [
+    "Appearance",
+    "Compartment",
+    "Head",
+    "Island",
+    "Lesion",
+    "Phantom",
+    "Quadruple",
+    "Spot",
+    "Triple",
+    "from_json",
+]
 
 Triple = tuple[float, float, float]
 Quadruple = tuple[float, float, float, float]
@@ -133,6 +144,21 @@ class Compartment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Island:
+    """Grey matter or fluid where an atlas has none: what lies in the middle and at the base is too various to draw.
+
+    Attributes:
+        tissue: "grey" or "fluid".
+        size: of its patches, mm.
+        share: of the brain that it takes.
+    """
+
+    tissue: str
+    size: float
+    share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Appearance:
     """How one modality of one scan looks.
 
@@ -190,6 +216,7 @@ class Phantom:
         spots: what looks like a lesion and is not labelled.
         appearance: t1n, t1c, t2w, t2f.
         compartments: of the tissue, beside those of the anatomy.
+        islands: of grey matter and fluid, beside those of the anatomy.
     """
 
     seed: int
@@ -202,6 +229,7 @@ class Phantom:
     spots: tuple[Spot, ...]
     appearance: tuple[Appearance, Appearance, Appearance, Appearance]
     compartments: tuple[Compartment, ...] = ()
+    islands: tuple[Island, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for `json.dump`."""
@@ -216,6 +244,7 @@ class Phantom:
             "spots": tuple(from_json(Spot, spot) for spot in record["spots"]),
             "appearance": tuple(from_json(Appearance, one) for one in record["appearance"]),
             "compartments": tuple(from_json(Compartment, one) for one in record["compartments"]),
+            "islands": tuple(from_json(Island, one) for one in record["islands"]),
         }
         return cls(**{**record, **parts})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from statistics import NormalDist
 
@@ -74,7 +75,7 @@ def render_phantom(
     shape = check_shape(shape)
     grid = make_grid(shape)
     fields = Fields(phantom.texture)
-    anatomy = build_anatomy(phantom, grid, fields)
+    anatomy = _add_islands(phantom, build_anatomy(phantom, grid, fields), grid, fields)
     shapes = LesionShapes(anatomy, grid, fields)
     lesions = [shapes.fractions(lesion) for lesion in phantom.lesions]
     textures = [fields.field(f"texture {knot}", knot, grid.axes)[anatomy.near] for knot in (25, 8, 3)]
@@ -101,20 +102,32 @@ def _merge_labels(lesions: list[LesionFractions], count: int) -> NDArray[np.uint
     return label
 
 
+def _patch(name: str, size: float, share: float, anatomy: Anatomy, grid: Grid, fields: Fields) -> Array:
+    """Patches that take a share of the voxels (N,), 1 within and 0 without."""
+    field = fields.field(name, size, grid.axes)[anatomy.near]
+    return ramp(field - np.float32(NormalDist().inv_cdf(1 - share)), 0.5)
+
+
+def _add_islands(phantom: Phantom, anatomy: Anatomy, grid: Grid, fields: Fields) -> Anatomy:
+    """The anatomy with the record's islands of grey matter and fluid."""
+    for number, island in enumerate(phantom.islands):
+        patch = _patch(f"island {number}", island.size, island.share, anatomy, grid, fields)
+        before = anatomy.grey if island.tissue == "grey" else anatomy.fluid
+        anatomy = dataclasses.replace(anatomy, **{island.tissue: np.maximum(before, patch)})
+    return anatomy
+
+
 class _Patches:
     """Where spots, compartments and moving fluid are, from 0 to 1, the same in all modalities."""
 
     def __init__(self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy, textures: list[Array]) -> None:
-        def patch(name: str, size: float, share: float) -> Array:
-            field = fields.field(name, size, grid.axes)[anatomy.near]
-            return ramp(field - np.float32(NormalDist().inv_cdf(1 - share)), 0.5)
-
         self.compartments = [
-            patch(f"compartment {number}", one.size, one.share) for number, one in enumerate(phantom.compartments)
+            _patch(f"compartment {number}", one.size, one.share, anatomy, grid, fields)
+            for number, one in enumerate(phantom.compartments)
         ]
         self.spots = [_find_spot(spot, anatomy, textures) for spot in phantom.spots]
         moves = any(look.flow for look in phantom.appearance)
-        self.flow = patch("flow", 16, 0.4) if moves else np.zeros_like(anatomy.fluid)
+        self.flow = _patch("flow", 16, 0.4, anatomy, grid, fields) if moves else np.zeros_like(anatomy.fluid)
 
 
 def _paint(

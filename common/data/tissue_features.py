@@ -8,7 +8,7 @@ import statistics
 from .feature_draws import FeatureDraw, change_head, change_lesions, change_looks, four
 from .labels import CHANNELS
 from .phantom_drawing import NUCLEI, TISSUES
-from .phantom_record import Appearance, Compartment, Lesion, Phantom
+from .phantom_record import Appearance, Compartment, Island, Lesion, Phantom
 
 __all__ = [
     "anatomy",
@@ -81,14 +81,20 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
 
 
 def compartments(draw: FeatureDraw, phantom: Phantom) -> Phantom:
-    """Regions of the brain that differ a little, each modality in its own way: what no atlas of tissues has."""
+    """Regions of the brain that differ a little, each modality in its own way, and islands of grey matter and fluid.
+
+    No atlas of tissues has them: they stand for whatever else a brain is made of.
+    """
     # Brighter in FLAIR or T2 only as far as edema isn't: what can't be told apart teaches nothing.
     ranges = ((0.85, 1.15), (0.85, 1.15), (0.8, 1.15), (0.8, 1.12))
     drawn = [
         Compartment(draw.between(10, 30), draw.between(0.08, 0.35), draw.four(*ranges))
         for _ in range(draw.integer(1, 4))
     ]
-    return dataclasses.replace(phantom, compartments=tuple(drawn))
+    islands = [Island("grey", draw.between(6, 20), draw.between(0.03, 0.2)) for _ in range(draw.integer(0, 2))]
+    if draw.chance(0.6):
+        islands.append(Island("fluid", draw.between(5, 12), draw.between(0.01, 0.05)))
+    return dataclasses.replace(phantom, compartments=tuple(drawn), islands=tuple(islands))
 
 
 def texture(draw: FeatureDraw, phantom: Phantom) -> Phantom:

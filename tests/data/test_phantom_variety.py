@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from common.data.feature_draws import FeatureDraw
-from common.data.phantom_record import Compartment
+from common.data.phantom_record import Compartment, Island
 from common.data.phantom_variety import FEATURES
 from common.data.phantoms import Phantom, draw_phantom, render_phantom, vary_phantom
 from common.errors import InputError
@@ -22,7 +22,7 @@ SHAPE = (48, 60, 48)
 # What of a record each feature may change.
 CHANGES = {
     "anatomy": {"head", "lesions"},  # what moves to another lesion stays within the head
-    "compartments": {"compartments"},
+    "compartments": {"compartments", "islands"},
     "contrast": {"appearance", "lesions"},
     "texture": {"appearance", "lesions"},
     "rims": {"lesions"},
@@ -268,6 +268,17 @@ def test_a_compartment_has_its_share_and_contrast(quiet: Phantom) -> None:
     share = (after[3] > 1150)[white].mean()
     assert 0.15 < share < 0.45
     assert after[3][white].max() <= 1205
+
+
+@pytest.mark.parametrize("tissue", ["grey", "fluid"])
+def test_an_island_is_of_its_tissue_and_has_its_share(quiet: Phantom, tissue: str) -> None:
+    plain = looks(dataclasses.replace(quiet, lesions=()), 2, grey=1.5, fluid=3.0)
+    island = dataclasses.replace(plain, islands=(Island(tissue, 12.0, 0.2),))
+    before, after = (render_phantom(one, SHAPE)[0][2].astype(float) for one in (plain, island))
+    white = np.abs(before - 1000) < 5
+    level = {"grey": 1500, "fluid": 3000}[tissue]
+    assert 0.05 < (np.abs(after - level) < 50)[white].mean() < 0.3
+    assert after[white].max() < level + 5 and (after[white] < 1005).mean() > 0.6
 
 
 def test_varied_brains_keep_what_a_data_set_promises() -> None:
