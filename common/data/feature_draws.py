@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .phantom_draws import Draw
-from .phantom_record import Appearance, Lesion, Phantom, Quadruple
+from .phantom_record import Appearance, Lesion, Phantom, Quadruple, Triple
 
-__all__ = ["FeatureDraw", "change_head", "change_lesions", "change_looks", "four", "unchanged"]
+__all__ = ["FeatureDraw", "change_head", "change_lesions", "change_looks", "four", "three", "unchanged"]
 
 BEYOND = 0.15
 """How far beyond a range the numbers of cases drawn apart lie at most, in multiples of its width."""
@@ -62,6 +62,12 @@ def four(*values: float) -> Quadruple:
     """Four numbers, rounded as a record's are."""
     a, b, c, d = (round(value, 4) for value in values)
     return a, b, c, d
+
+
+def three(*values: float) -> Triple:
+    """Three numbers, rounded as a record's are."""
+    a, b, c = (round(float(value), 4) for value in values)
+    return a, b, c
 
 
 def unchanged(phantom: Phantom) -> Phantom:

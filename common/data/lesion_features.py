@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from .feature_draws import FeatureDraw, change_lesions, four
+from .feature_draws import FeatureDraw, change_lesions, four, three
+from .phantom_drawing import CEREBRUM, is_apart
 from .phantom_record import Lesion, Phantom, Triple
 
 __all__ = [
@@ -24,9 +25,6 @@ __all__ = [
 
 ROOM = (60.0, 75.0, 52.0)
 """Radii of where the centre of a moved lesion may be, mm."""
-
-CEREBRUM = (64.0, 79.0, 56.0)
-"""Radii of the cerebrum's upper half, mm."""
 
 
 def rims(draw: FeatureDraw, phantom: Phantom) -> Phantom:
@@ -119,18 +117,18 @@ def infiltration(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         return dataclasses.replace(old, fade=fade, softness=softness, barrier=barrier)
 
     phantom = change_lesions(phantom, change)
-    if not glioma or not phantom.lesions or not draw.chance(0.4):
-        return phantom
+    return _into_cortex(draw, phantom) if glioma and phantom.lesions and draw.chance(0.4) else phantom
+
+
+def _into_cortex(draw: FeatureDraw, phantom: Phantom) -> Phantom:
+    """The first lesion moved outwards, less than its radius below the surface; where there is no room, as it was."""
     first, *others = phantom.lesions
     outwards = np.array(first.centre) / phantom.head.scale / CEREBRUM
     depth = draw.between(0.3, 1.0) * first.radius / min(CEREBRUM)
-    x, y, z = np.array(first.centre) * max((1 - depth) / np.linalg.norm(outwards), 1)
-    moved = dataclasses.replace(first, centre=(round(float(x), 4), round(float(y), 4), round(float(z), 4)))
-    if any(
-        np.linalg.norm(np.subtract(moved.centre, one.centre)) < 1.2 * (moved.radius + one.radius) + 4 for one in others
-    ):
+    centre = three(*(np.array(first.centre) * max((1 - depth) / np.linalg.norm(outwards), 1)))
+    if not is_apart(centre, first.radius, others):
         return phantom
-    return dataclasses.replace(phantom, lesions=(moved, *others))
+    return dataclasses.replace(phantom, lesions=(dataclasses.replace(first, centre=centre), *others))
 
 
 def clusters(draw: FeatureDraw, phantom: Phantom) -> Phantom:
@@ -155,12 +153,8 @@ def _beside(
         distance = 1.25 * (lesion.radius + other.radius) + 4 + draw.between(0.5, 8)
         x, y, z = np.array(other.centre) + direction * (distance / np.linalg.norm(direction))
         inside = np.linalg.norm(np.array([x, y, z]) / scale / ROOM) < 1 and abs(x) > 9 and z > -6
-        if inside and all(
-            np.linalg.norm(np.subtract((x, y, z), one.centre)) > 1.2 * (lesion.radius + one.radius) + 4
-            for one in (*placed, *later)
-        ):
-            centre = (round(float(x), 4), round(float(y), 4), round(float(z), 4))
-            return dataclasses.replace(lesion, centre=centre, edema=max(lesion.edema, draw.between(3, 10)))
+        if inside and is_apart((x, y, z), lesion.radius, (*placed, *later)):
+            return dataclasses.replace(lesion, centre=three(x, y, z), edema=max(lesion.edema, draw.between(3, 10)))
     return lesion
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,12 +17,15 @@ from .labels import CHANNELS
 from .phantom_draws import Draw
 from .phantom_record import Appearance, Head, Lesion, Phantom, Spot, Triple
 
-__all__ = ["KINDS", "MAX_DIAMETER", "draw_phantom"]
+__all__ = ["CEREBRUM", "KINDS", "MAX_DIAMETER", "draw_phantom", "is_apart"]
 
 KINDS = ("metastases", "glioma", "mixed")
 
 MAX_DIAMETER = 40.0
 """No metastasis is longer, mm."""
+
+CEREBRUM = (64.0, 79.0, 56.0)
+"""Radii of the cerebrum's upper half in a head of the mean size, mm."""
 
 MIN_RADIUS = 1.5
 """Mean radius of the smallest metastases, mm."""
@@ -57,8 +61,8 @@ class _Draw(Draw):
         else:
             direction = self.generator.standard_normal(3)
             direction /= np.linalg.norm(direction)
-            # Radii of the cerebrum's upper half; the flat lower half takes no centres below z = -6 mm.
-            radii = np.maximum(np.array([64.0, 79.0, 56.0]) - self.between(*depth), 8)
+            # The flat lower half takes no centres below z = -6 mm.
+            radii = np.maximum(np.array(CEREBRUM) - self.between(*depth), 8)
             x, y, z = (float(value) for value in direction * radii)
             x, z = side * max(abs(x), 9.0), max(abs(z) * (1 if self.chance(0.8) else -1), -6.0)
         a, b, c = (round(value * factor, 4) for value, factor in zip((x, y, z), scale, strict=True))
@@ -162,9 +166,14 @@ def _place_apart(
     """A centre whose core stays clear of the other cores, None where no room is found."""
     for _ in range(50):
         centre = draw.place(depth, head.scale, cerebellum if radius < 14 else 0.0)
-        if all(np.linalg.norm(np.subtract(centre, o.centre)) > 1.2 * (radius + o.radius) + 4 for o in others):
+        if is_apart(centre, radius, others):
             return centre
     return None
+
+
+def is_apart(centre: Triple, radius: float, others: Iterable[Lesion]) -> bool:
+    """Whether a core of that radius stays clear of the other cores."""
+    return all(np.linalg.norm(np.subtract(centre, o.centre)) > 1.2 * (radius + o.radius) + 4 for o in others)
 
 
 def _draw_lesion(draw: _Draw, centre: Triple, radius: float, pattern: str, edema: float, irregularity: float) -> Lesion:

@@ -82,9 +82,10 @@ class LesionShapes:
 
         label = np.zeros(len(voxels), dtype=np.uint8)
         if lesion.edema:
-            shown = edema * (lesion.edema_contrast[3] - 1) * (1 - self.anatomy.fluid[voxels])
-            seen = shown > VISIBLE if lesion.fade else True
-            label[(edema_depth > 0) & seen] = _VALUES["ED"]
+            shown = edema_depth > 0
+            if lesion.fade:
+                shown &= edema * (lesion.edema_contrast[3] - 1) * (1 - self.anatomy.fluid[voxels]) > VISIBLE
+            label[shown] = _VALUES["ED"]
         else:
             edema = np.zeros_like(edema)
         inside = CAVITY if lesion.pattern == "cavity" else _VALUES["NCR"]

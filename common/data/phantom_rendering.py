@@ -112,8 +112,7 @@ def _add_islands(phantom: Phantom, anatomy: Anatomy, grid: Grid, fields: Fields)
     """The anatomy with the record's islands of grey matter and fluid."""
     for number, island in enumerate(phantom.islands):
         patch = _patch(f"island {number}", island.size, island.share, anatomy, grid, fields)
-        before = anatomy.grey if island.tissue == "grey" else anatomy.fluid
-        anatomy = dataclasses.replace(anatomy, **{island.tissue: np.maximum(before, patch)})
+        anatomy = dataclasses.replace(anatomy, **{island.tissue: np.maximum(getattr(anatomy, island.tissue), patch)})
     return anatomy
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from .feature_draws import FeatureDraw, change_head, change_looks
+from .feature_draws import FeatureDraw, change_head, change_looks, three
 from .phantom_record import Appearance, Phantom
 
 __all__ = ["one_scanner", "resolution", "scanner", "sharp", "slips", "strip"]
@@ -43,8 +43,8 @@ def slips(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         if channel == 1 or not draw.chance(0.15):
             return old
         direction = draw.generator.standard_normal(3)
-        x, y, z = (float(value) for value in direction / np.linalg.norm(direction) * draw.between(0.5, 2.5))
-        return dataclasses.replace(old, slip=(round(x, 4), round(y, 4), round(z, 4)))
+        slip = three(*(direction / np.linalg.norm(direction) * draw.between(0.5, 2.5)))
+        return dataclasses.replace(old, slip=slip)
 
     return change_looks(phantom, look)
 
