@@ -13,7 +13,7 @@ env: .venv/installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 demo: env
-	$(BIN)/python -m common demo demo $(if $(DATASET),--dataset $(DATASET))
+	$(BIN)/python -m common demo demo $(if $(DATASET),--dataset "$(DATASET)")
 
 # In as many processes as there are cores, each with one thread. A file's tests stay together, as they share what they
 # prepare; reordered, files of a single long test would come last.

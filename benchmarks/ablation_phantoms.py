@@ -3,7 +3,7 @@
     python -m benchmarks.ablation_phantoms DATASET [--seeds 0 1 2] [--rows …] [--keep FOLDER] [--device cuda]
 
 Each row is a training on scans that are generated beside it (`train_generated`), with all features of
-`common.data.phantom_variety` or all but one, or with all and intensities normalised by quartiles. A feature has random
+`common.data.phantom_variety` or all but one, or with all and z-scores in place of quartiles. A feature has random
 numbers of its own, so that rows of one seed see the same brains but for what is left out. The last weights count. Their
 inference on the labelled real scans is scored and nothing is chosen by it; beside it stands the Dice on generated scans
 of validation, which are drawn apart with all features, the same for every row.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +24,14 @@ from pathlib import Path
 
 from common.data.labels import REGIONS
 from common.data.phantom_variety import FEATURES
+from common.errors import exit_in_one_line
 
 from .ablation import Runs, expect_settings, print_settings, spread
 from .machine import machine
-from .real_cases import scores_of
+from .real_cases import labelled_cases, scores_of
 
-ALL, ROBUST = "all features", "all features, quartiles"
-ROWS: dict[str, list[object]] = {ALL: [], ROBUST: ["--robust", True]}
+ALL = "all features"
+ROWS: dict[str, list[object]] = {ALL: [], "all features, z-scores": ["--robust", False]}
 ROWS |= {f"without {name}": ["--without", [name]] for name in FEATURES}
 COLUMNS = [*REGIONS, "generated"]
 NETWORK = ["--network_def#features", [8, 16, 32, 64], "--network_def#blocks", [1, 1, 1, 1]]
@@ -94,6 +96,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--parallel", type=int, default=2, help="runs at once, which share the cores (default: 2)")
     given = parser.parse_args()
+    sys.excepthook = exit_in_one_line
+    labelled_cases(given.dataset)
     print(machine())
     print_settings(given)
     with tempfile.TemporaryDirectory() as temporary:

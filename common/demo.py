@@ -35,6 +35,8 @@ def demo(folder: str = "demo", dataset: str = "") -> None:
     weights = Path(default_weights(BUNDLES / "cga_unet" / "models"))
     if dataset and not weights.is_file():
         raise InputError(no_weights(weights))
+    if dataset:
+        list_cases(dataset)  # what is wrong with it is told before anything takes long
     if weights.is_file():
         _run("phantoms", root / "first" / "scans", "--cases", 2, "--shape", 128, "--seed", 20, "--varied", "True")
         _segment(root / "first" / "scans", root / "first")

@@ -31,11 +31,14 @@ class FeatureDraw(Draw):
         self.apart = apart
 
     def between(self, low: float, high: float) -> float:
-        """Evenly spread over the range, or apart over a band on either side of it; what is above zero stays above."""
+        """Evenly spread over the range, or apart over a band on either side of it; what is above zero stays above, and
+        what begins there lies beyond the other end.
+        """
         if not self.apart:
             return super().between(low, high)
         beyond = self.generator.uniform(0, BEYOND) * (high - low)
-        return round(float(high + beyond if self.chance(0.5) else max(low - beyond, min(low, 0.5 * low))), 4)
+        above = self.chance(0.5) or low == 0
+        return round(float(high + beyond if above else max(low - beyond, 0.5 * low) if low > 0 else low - beyond), 4)
 
     def log_between(self, low: float, high: float) -> float:
         """The same of the logarithm."""

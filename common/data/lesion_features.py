@@ -112,7 +112,7 @@ def infiltration(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     glioma = phantom.kind == "glioma"
 
     def change(old: Lesion) -> Lesion:
-        fade, softness = draw.between(0.0, 0.75), round(old.softness * draw.between(0.7, 2.5), 4)
+        fade, softness = draw.between(0.05, 0.75), round(old.softness * draw.between(0.7, 2.5), 4)
         barrier = draw.between(0.0, 1.0) if glioma else 1.0
         return dataclasses.replace(old, fade=fade, softness=softness, barrier=barrier)
 

@@ -12,12 +12,14 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from .phantom_record import Triple
+
 __all__ = ["EXTENT", "Fields", "Grid", "make_grid"]
 
 Array = NDArray[np.float32]
 
 EXTENT = (150.0, 186.0, 150.0)
-"""What the image covers at least, mm: the largest head with a margin."""
+"""What the image covers at least, mm: the largest head that is drawn, with a margin."""
 
 PERIOD = 280.0
 """A field repeats after at least this many mm, which is more than any image of a whole head covers."""
@@ -28,17 +30,25 @@ UNIT_VARIANCE = (151 / 315) ** -0.5
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Isotropic voxels centred on the head: `spacing` in mm, and the coordinates of the voxels along each axis."""
+    """Isotropic voxels centred on the head: `spacing` in mm, and the voxels' coordinates along each axis, in which a
+    head of any size is as large as it was drawn.
+    """
 
     shape: tuple[int, int, int]
     spacing: float
     axes: tuple[Array, Array, Array]
 
 
-def make_grid(shape: tuple[int, int, int]) -> Grid:
-    """The finest isotropic grid of that shape that covers `EXTENT`: 128 x 128 x 128 has voxels of 1.45 mm."""
-    spacing = max(extent / size for extent, size in zip(EXTENT, shape, strict=True))
-    x, y, z = (((np.arange(size) - (size - 1) / 2) * spacing).astype(np.float32) for size in shape)
+def make_grid(shape: tuple[int, int, int], size: Triple = (1.0, 1.0, 1.0)) -> Grid:
+    """The finest isotropic grid of that shape that covers a head of that size: `EXTENT` times it along each axis.
+
+    128 x 128 x 128 has voxels of 1.45 mm where the size is 1.
+    """
+    spacing = max(extent * factor / count for extent, factor, count in zip(EXTENT, size, shape, strict=True))
+    x, y, z = (
+        ((np.arange(count) - (count - 1) / 2) * (spacing / factor)).astype(np.float32)
+        for count, factor in zip(shape, size, strict=True)
+    )
     return Grid(shape, spacing, (x, y, z))
 
 

@@ -75,10 +75,12 @@ class LesionShapes:
         core_depth = np.minimum(core_depth, lesion.bulge * radius) - distance
         core = ramp(core_depth, max(self.spacing, 1.0))
         enhancing = self._enhancing(lesion, core_depth, voxels)
-        edema_depth = self._edema_depth(lesion, core_depth, voxels)
+        spread = core_depth + self._edema_reach(lesion, voxels)
+        # It never enters the ventricles, beside which it is as bright as elsewhere.
+        edema_depth = np.minimum(spread, -self.anatomy.ventricle[voxels])
         edema = ramp(edema_depth, max(lesion.softness, self.spacing))
         if lesion.fade and lesion.edema:
-            edema *= 1 - np.float32(lesion.fade) * (1 - np.clip(edema_depth / np.float32(lesion.edema), 0, 1))
+            edema *= 1 - np.float32(lesion.fade) * (1 - np.clip(spread / np.float32(lesion.edema), 0, 1))
 
         label = np.zeros(len(voxels), dtype=np.uint8)
         if lesion.edema:
@@ -92,16 +94,15 @@ class LesionShapes:
         label[core_depth > 0] = np.where(enhancing > 0.5, _VALUES["ET"], inside)[core_depth > 0]
         return LesionFractions(voxels, edema, core, enhancing, label)
 
-    def _edema_depth(self, lesion: Lesion, core_depth: Array, voxels: NDArray[np.intp]) -> Array:
-        """Edema spreads in fingers along white matter, less into cortex and deep nuclei and across
-        the midline, never into the ventricles.
+    def _edema_reach(self, lesion: Lesion, voxels: NDArray[np.intp]) -> Array:
+        """How far beyond the core edema spreads, mm: in fingers along white matter, less into cortex and deep nuclei
+        and across the midline.
         """
         anatomy = self.anatomy
         fingers = 0.5 * self.coarse[voxels] + 0.35 * self.medium[voxels] + 0.15 * self.fine[voxels]
         across = anatomy.points[0, voxels] * lesion.centre[0] < 0
         barrier = 0.5 * anatomy.grey[voxels] + 0.3 * anatomy.deep[:, voxels].sum(axis=0) + 0.6 * across
-        reach = lesion.edema * np.clip(1 + 0.6 * fingers - np.float32(lesion.barrier) * barrier, 0.1, 2)
-        return np.minimum(core_depth + reach, -anatomy.ventricle[voxels])
+        return lesion.edema * np.clip(1 + 0.6 * fingers - np.float32(lesion.barrier) * barrier, 0.1, 2)
 
     def _enhancing(self, lesion: Lesion, core_depth: Array, voxels: NDArray[np.intp]) -> Array:
         """Fraction of the core that enhances."""

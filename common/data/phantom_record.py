@@ -1,8 +1,8 @@
 """The record of a generated brain: every random choice as plain numbers, fit for JSON.
 
 Lengths are in mm in a head frame whose origin is the centre of the image and whose axes point right, anterior and
-superior. Intensities are multiples of the white matter's mean in the same modality. Four-tuples are in the order
-t1n t1c t2w t2f.
+superior; those of the anatomy and the lesions in a head of `Phantom.size` 1. Intensities are multiples of the white
+matter's mean in the same modality. Four-tuples are in the order t1n t1c t2w t2f.
 """
 
 from __future__ import annotations
@@ -217,6 +217,7 @@ class Phantom:
         appearance: t1n, t1c, t2w, t2f.
         compartments: of the tissue, beside those of the anatomy.
         islands: of grey matter and fluid, beside those of the anatomy.
+        size: factors along the three axes by which the head and all that is in it are larger in the scan.
     """
 
     seed: int
@@ -230,6 +231,7 @@ class Phantom:
     appearance: tuple[Appearance, Appearance, Appearance, Appearance]
     compartments: tuple[Compartment, ...] = ()
     islands: tuple[Island, ...] = ()
+    size: Triple = (1.0, 1.0, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and numbers, ready for `json.dump`."""
@@ -245,6 +247,7 @@ class Phantom:
             "appearance": tuple(from_json(Appearance, one) for one in record["appearance"]),
             "compartments": tuple(from_json(Compartment, one) for one in record["compartments"]),
             "islands": tuple(from_json(Island, one) for one in record["islands"]),
+            "size": tuple(record["size"]),
         }
         return cls(**{**record, **parts})
 

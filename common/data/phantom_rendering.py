@@ -14,9 +14,9 @@ from ..errors import InputError
 from .phantom_anatomy import Anatomy, build_anatomy, find_box, ramp
 from .phantom_fields import EXTENT, Array, Fields, Grid, make_grid
 from .phantom_lesions import CAVITY, LesionFractions, LesionShapes
-from .phantom_record import Appearance, Phantom, Spot
+from .phantom_record import Appearance, Phantom, Spot, Triple
 
-__all__ = ["MIN_SIZE", "check_shape", "phantom_affine", "phantom_shape", "render_phantom"]
+__all__ = ["MIN_SIZE", "check_shape", "fit_voxels", "phantom_affine", "render_phantom"]
 
 MIN_SIZE = 24
 """Fewest voxels along an axis; with fewer, anatomy is smaller than a voxel."""
@@ -38,15 +38,18 @@ def check_shape(shape: int | tuple[int, int, int]) -> tuple[int, int, int]:
     return sizes[0], sizes[1], sizes[2]
 
 
-def phantom_shape(spacing: float) -> tuple[int, int, int]:
-    """The smallest shape that holds the head with isotropic voxels of that size, mm."""
-    x, y, z = (math.ceil(extent / spacing) for extent in EXTENT)
-    return x, y, z
+def fit_voxels(phantom: Phantom, spacing: float) -> tuple[Phantom, tuple[int, int, int]]:
+    """The record with its size rounded up to whole voxels of `spacing` mm, and the shape that the head then fills."""
+    x, y, z = (math.ceil(extent * factor / spacing) for extent, factor in zip(EXTENT, phantom.size, strict=True))
+    a, b, c = (count * spacing / extent for count, extent in zip((x, y, z), EXTENT, strict=True))
+    return dataclasses.replace(phantom, size=(a, b, c)), (x, y, z)
 
 
-def phantom_affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Voxel to world (mm) of a rendered phantom, (4, 4): right, anterior, superior, origin at the image's centre."""
-    grid = make_grid(shape)
+def phantom_affine(shape: tuple[int, int, int], size: Triple = (1.0, 1.0, 1.0)) -> NDArray[np.float64]:
+    """Voxel to world (mm) of a rendered phantom of that size, (4, 4): right, anterior, superior, origin at the image's
+    centre.
+    """
+    grid = make_grid(shape, size)
     affine = np.diag([grid.spacing] * 3 + [1.0])
     affine[:3, 3] = [-(size - 1) / 2 * grid.spacing for size in shape]
     return affine
@@ -58,8 +61,8 @@ def render_phantom(
     """Images and label map of a record; the same record and shape give the same bits.
 
     The head fills the image whatever its shape: voxels are isotropic, 1.45 mm at 128 x 128 x 128 and 2.91 mm at
-    64 x 64 x 64 (`phantom_affine`), and the record's millimetres hold at every shape. Only lesions and rims thinner
-    than the voxels can show are enlarged to about one voxel's radius or thickness.
+    64 x 64 x 64 for a head of size 1 (`phantom_affine`), and the record's millimetres hold at every shape. Only lesions
+    and rims thinner than the voxels can show are enlarged to about one voxel's radius or thickness.
 
     Args:
         phantom: what `draw_phantom` gave, or `Phantom.from_dict` of a saved record.
@@ -73,7 +76,7 @@ def render_phantom(
         InputError: a shape that is too small or too large.
     """
     shape = check_shape(shape)
-    grid = make_grid(shape)
+    grid = make_grid(shape, phantom.size)
     fields = Fields(phantom.texture)
     anatomy = _add_islands(phantom, build_anatomy(phantom, grid, fields), grid, fields)
     shapes = LesionShapes(anatomy, grid, fields)

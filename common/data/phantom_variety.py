@@ -31,8 +31,9 @@ def vary_phantom(phantom: Phantom, without: Collection[str] = (), apart: bool = 
     Args:
         phantom: what `draw_phantom` gave.
         without: names of `FEATURES`.
-        apart: draw each number of a feature from beside its range, so that no case drawn otherwise is like this one:
-            for the cases among which a training chooses its weights.
+        apart: draw each number of a feature from beside the range that it is drawn from otherwise: for the cases among
+            which a training chooses its weights. What `draw_phantom` drew, and which feature a case has, isn't apart
+            but for its seed.
 
     Returns:
         The record of the same brain, varied.
@@ -56,11 +57,12 @@ FEATURES: dict[str, Feature] = {
     "contrast": Feature(tissue_features.contrast, tissue_features.one_contrast),
     "texture": Feature(tissue_features.texture, tissue_features.no_texture),
     "rims": Feature(lesion_features.rims, lesion_features.plain_rims),
-    "t1_contrast": Feature(lesion_features.t1_contrast, lesion_features.tied_t1),
     "non_enhancing": Feature(lesion_features.non_enhancing, lesion_features.all_enhancing),
     "infiltration": Feature(lesion_features.infiltration, unchanged),
     "clusters": Feature(lesion_features.clusters, lesion_features.one_lesion),
     "cavities": Feature(lesion_features.cavities, unchanged),
+    # After all that say what is seen in T1, as leaving it out ties that to T1c.
+    "t1_contrast": Feature(lesion_features.t1_contrast, lesion_features.tied_t1),
     "distractors": Feature(tissue_features.distractors, tissue_features.no_distractors),
     "flow": Feature(tissue_features.flow, unchanged),
     "enhancing_tissue": Feature(tissue_features.enhancing_tissue, tissue_features.dark_vessels),

@@ -13,7 +13,7 @@ from ..errors import InputError
 from .phantom_drawing import draw_phantom
 from .phantom_folder import RECORD_FILE, check_cases, fill_folder
 from .phantom_record import Phantom
-from .phantom_rendering import check_shape, phantom_affine, phantom_shape, render_phantom
+from .phantom_rendering import check_shape, fit_voxels, phantom_affine, render_phantom
 from .phantom_variety import vary_phantom
 from .writing import WRITABLE_LAYOUTS, finish_layout, write_case
 
@@ -21,9 +21,9 @@ __all__ = [
     "RECORD_FILE",
     "Phantom",
     "draw_phantom",
+    "fit_voxels",
     "make_phantoms",
     "phantom_affine",
-    "phantom_shape",
     "render_phantom",
     "vary_phantom",
 ]
@@ -58,7 +58,7 @@ def make_phantoms(
         seed: another seed, other brains.
         kind: metastases, glioma or mixed.
         shape: voxels along each axis, one number or three (X,Y,Z). The head fills the image: voxels of 1.45 mm at 128,
-            of 2.9 mm at 64.
+            of 2.9 mm at 64; varied heads have several sizes, and their voxels, too.
         varied: apply all features of `common.data.phantom_variety`, as in a training on generated scans: odder brains,
             odder lesions, more that looks like a lesion, scanners and errors of many kinds.
 
@@ -78,11 +78,10 @@ def make_phantoms(
         "shape": list(shape),
         "cases": {case: phantom.to_dict() for case, phantom in phantoms.items()},
     }
-    affine = phantom_affine(shape)
 
     def write(item: tuple[str, Phantom]) -> None:
         case, phantom = item
-        write_case(folder, layout, case, *render_phantom(phantom, shape), affine)
+        write_case(folder, layout, case, *render_phantom(phantom, shape), phantom_affine(shape, phantom.size))
 
     fill_folder(Path(folder), record, list(phantoms.items()), write)
     finish_layout(folder, layout, list(phantoms))

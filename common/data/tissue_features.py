@@ -77,7 +77,7 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         ventricles=round(head.ventricles * draw.between(0.7, 1.8), 4),
         sulcus_width=round(head.sulcus_width * draw.between(0.3, 1.2), 4),
     )
-    return dataclasses.replace(phantom, head=varied)
+    return dataclasses.replace(phantom, head=varied, size=draw.three((0.92, 1.25), (0.92, 1.25), (0.92, 1.25)))
 
 
 def compartments(draw: FeatureDraw, phantom: Phantom) -> Phantom:

@@ -89,7 +89,7 @@ def export(bundle: str, out: str = "dist", checkpoint: str = "", weights_url: st
     weights = Path(checkpoint) if checkpoint else Path(default_weights(folder / "models"))
     configs = _configs(folder, overrides)
     files = _files_of(folder, configs)
-    network, *trained_with = _network(configs["inference"], folder)
+    network, *trained_with = _network(configs["inference"], folder, weights)
     if checkpoint or weights_url or weights.is_file():
         try:
             load_weights(network, weights, *trained_with)
@@ -156,13 +156,14 @@ def _expect_exportable(folder: Path, name: str) -> None:
         raise InputError(f"{other[0]} would be left out: write it as JSON")
 
 
-def _network(config: Mapping[str, Any], folder: Path) -> list[Any]:
-    """The network of an inference, and, where the inference compares it, what weights must have been trained with.
+def _network(config: Mapping[str, Any], folder: Path, weights: Path) -> list[Any]:
+    """The network of an inference with weights, and, where it compares that, what they must have been trained with.
 
     Raises:
         InputError: the network can't be made.
     """
     parser = ConfigParser(deepcopy(dict(config)))
+    parser["weights"] = str(weights)  # which other settings follow
     try:
         loaders = [id for id, one in enumerate(config.get("handlers", ())) if _is_loader(one)]
         ids = ("network_def", *(f"handlers#{id}#trained_with" for id in loaders))

@@ -16,6 +16,9 @@ from ..weights import read_facts
 
 __all__ = ["check_alike", "find_members"]
 
+PREPARATION = ("spacing", "pixel_size", "robust")
+"""Settings by which images are prepared, once for all members: as the first one says that it was trained."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -54,14 +57,15 @@ def find_members(members: str | Sequence[str], draw: int = 0, seed: int = 0) -> 
 
 
 def check_alike(members: Sequence[Path], ids: Iterable[str]) -> None:
-    """Refuse checkpoints that were trained with different settings, where they say so.
+    """Refuse checkpoints that were trained with different settings, where they say so; on images prepared otherwise,
+    too.
 
     Args:
         members: paths of the checkpoints.
         ids: of the settings.
     """
     facts = {member: read_facts(member) for member in members}
-    for id in ids:
+    for id in dict.fromkeys((*ids, *PREPARATION)):
         given = [(member, of_member[id]) for member, of_member in facts.items() if id in of_member]
         for member, value in given[1:]:
             if value != given[0][1]:

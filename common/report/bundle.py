@@ -43,8 +43,8 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
         folder: of the bundle.
         checkpoint: the weights; `models/model.pt` of the bundle where not given, or those that came with it, and none
             where there are neither.
-        overrides: ids of the inference config with other values, as they were when the cases were predicted. With
-            `members` there, these are the weights.
+        overrides: ids of the inference config with other values, as they were when the cases were predicted. `weights`
+            is another word for the checkpoint there; `members` are the weights in its place.
 
     Raises:
         InputError: a config is missing or damaged, an override names no id of it, or the weights don't fit the network.
@@ -63,6 +63,7 @@ def read_bundle(folder: Path | str, checkpoint: Path | str | None = None, **over
     for key in ("network_def", "preprocessing", "inferer"):
         if key not in parser:
             raise InputError(f"{config}: no {key}; give a bundle whose inference has one")
+    checkpoint = overrides.pop("weights", checkpoint)
     for key, value in overrides.items():
         if key not in parser:
             raise InputError(f"{config}: no id {key} to override; it has {', '.join(content)}")

@@ -8,7 +8,7 @@ from typing import Any
 from monai.transforms import Randomizable, RandomizableTrait, Transform
 
 from ..data.labels import CHANNELS
-from ..data.phantoms import draw_phantom, phantom_affine, phantom_shape, render_phantom, vary_phantom
+from ..data.phantoms import draw_phantom, fit_voxels, phantom_affine, render_phantom, vary_phantom
 from .load import meta_tensor
 
 __all__ = ["Phantomd", "RandPhantomd"]
@@ -32,7 +32,7 @@ class Phantomd(Transform):
     def __init__(
         self, spacing: Sequence[float], kind: str = "mixed", without: Sequence[str] = (), modality: str = ""
     ) -> None:
-        self.shape, self.kind, self.without = phantom_shape(min(spacing)), kind, tuple(without)
+        self.spacing, self.kind, self.without = min(spacing), kind, tuple(without)
         self.modality = modality
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -42,10 +42,11 @@ class Phantomd(Transform):
     def render(self, data: Mapping[Hashable, Any], seed: int, index: int) -> dict[Hashable, Any]:
         """The case with the scan of a seed and index."""
         phantom = vary_phantom(draw_phantom(seed, index, self.kind), self.without, self.apart)
-        images, label = render_phantom(phantom, self.shape)
+        phantom, shape = fit_voxels(phantom, self.spacing)
+        images, label = render_phantom(phantom, shape)
         if self.modality:
             images, label = images[[CHANNELS.index(self.modality)]], (label > 0).astype("uint8")
-        affine, name = phantom_affine(self.shape), f"{data['case']} (seed {seed}, index {index})"
+        affine, name = phantom_affine(shape, phantom.size), f"{data['case']} (seed {seed}, index {index})"
         image = meta_tensor(images.astype("float32"), affine, name)
         return {**data, "image": image, "label": meta_tensor(label[None], affine, name)}
 
@@ -61,5 +62,4 @@ class RandPhantomd(Randomizable, RandomizableTrait, Phantomd):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with a new scan."""
-        # Two words of the state: of one, tens of thousands of draws would hold some twice.
-        return self.render(data, int(self.R.randint(2**32, dtype="uint32")), int(self.R.randint(2**32, dtype="uint32")))
+        return self.render(data, int(self.R.randint(2**32, dtype="uint32")), 0)

@@ -13,32 +13,57 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from common.data.feature_draws import FeatureDraw
-from common.data.phantom_record import Compartment, Island
+from common.data.phantom_record import Appearance, Compartment, Island, Lesion
 from common.data.phantom_variety import FEATURES
-from common.data.phantoms import Phantom, draw_phantom, render_phantom, vary_phantom
+from common.data.phantoms import (
+    Phantom,
+    draw_phantom,
+    fit_voxels,
+    phantom_affine,
+    render_phantom,
+    vary_phantom,
+)
 from common.errors import InputError
 
 SHAPE = (48, 60, 48)
-# What of a record each feature may change.
+LESION = {f"lesions.{field.name}" for field in dataclasses.fields(Lesion)}
+# What of a record leaving a feature out changes, also by way of a feature that is applied after it.
 CHANGES = {
-    "anatomy": {"head", "lesions"},  # what moves to another lesion stays within the head
+    "anatomy": {
+        *(f"head.{name}" for name in ("deformation", "scale", "sulcus_width", "ventricles")),
+        *("size", "lesions.centre", "lesions.edema"),  # what moves to another lesion stays within the head
+    },
     "compartments": {"compartments", "islands"},
-    "contrast": {"appearance", "lesions"},
-    "texture": {"appearance", "lesions"},
-    "rims": {"lesions"},
-    "t1_contrast": {"lesions"},
-    "non_enhancing": {"lesions"},
-    "infiltration": {"lesions"},
-    "clusters": {"lesions"},
-    "cavities": {"lesions"},
-    "distractors": {"appearance", "spots"},
-    "flow": {"appearance"},
-    "enhancing_tissue": {"appearance", "head"},
-    "resolution": {"appearance"},
-    "strip_errors": {"head"},
-    "slips": {"appearance"},
-    "scanner": {"appearance"},
+    "contrast": {
+        *(f"appearance.{name}" for name in ("deep", "fluid", "grey", "vessel")),
+        *("lesions.core_level", "lesions.edema_contrast"),  # of tumour that looks like its edema
+    },
+    "texture": {"appearance.spread", "lesions.spread"},
+    "rims": {"lesions.enhancing_level", "lesions.gap", "lesions.nodules", "lesions.rim"},
+    "non_enhancing": {"lesions.core_level", "lesions.pattern"},
+    "infiltration": {"lesions.barrier", "lesions.centre", "lesions.fade", "lesions.softness"},
+    "clusters": LESION,  # one alone has none of the others'
+    "cavities": {"lesions.core_level", "lesions.gap", "lesions.pattern", "lesions.rim"},
+    "t1_contrast": {"lesions.core_level", "lesions.edema_contrast", "lesions.enhancing_level"},
+    "distractors": {"appearance.caps", "spots"},
+    "flow": {"appearance.flow"},
+    "enhancing_tissue": {"appearance.dura", "appearance.vessel", "head.dura"},
+    "resolution": {"appearance.blur", "appearance.slice_blur", "appearance.slice_distance"},
+    "strip_errors": {"head.strip"},
+    "slips": {"appearance.slip"},
+    "scanner": {f"appearance.{name}" for name in ("bias", "ceiling", "gain", "gamma", "noise")},
 }
+
+
+def parts(phantom: Phantom) -> dict[str, Any]:
+    """A record by the names that `CHANGES` has."""
+    record = phantom.to_dict()
+    found = {f"head.{name}": value for name, value in record.pop("head").items()}
+    for group, kind in (("lesions", Lesion), ("appearance", Appearance)):
+        own = record.pop(group)
+        for field in dataclasses.fields(kind):
+            found[f"{group}.{field.name}"] = [one[field.name] for one in own]
+    return found | record
 
 
 def looks(phantom: Phantom, channel: int | None = None, **changes: Any) -> Phantom:
@@ -76,9 +101,9 @@ def test_varying_is_a_function_of_the_record_and_survives_json(seed: int, index:
 def test_leaving_one_out_changes_that_alone(name: str) -> None:
     """Of the features applied after it, too: each draws from a stream of its own."""
     differ = set()
-    for index in range(20):
+    for index in range(40):
         phantom = draw_phantom(8, index)
-        whole, without = vary_phantom(phantom).to_dict(), vary_phantom(phantom, without=[name]).to_dict()
+        whole, without = parts(vary_phantom(phantom)), parts(vary_phantom(phantom, without=[name]))
         differ |= {part for part in whole if whole[part] != without[part]}
     assert differ == CHANGES[name]
 
@@ -97,6 +122,22 @@ def test_apart_lies_beside_the_range_and_above_zero(seed: int, low: float, width
         assert low - 1e-4 <= inside.between(low, high) <= high + 1e-4
         value = apart.between(low, high)
         assert value >= 0 and (value <= low + 1e-4 or high - 1e-4 <= value <= high + 0.15 * width + 1e-4)
+
+
+def test_apart_of_a_range_from_zero_lies_above_it() -> None:
+    draw = FeatureDraw(0, 0, "rims", apart=True)
+    assert all(2 <= draw.between(0, 2) <= 2.3 for _ in range(20))
+
+
+def test_a_larger_head_is_larger_and_all_that_is_in_it(quiet: Phantom) -> None:
+    longer = dataclasses.replace(quiet, size=(1.0, 1.25, 1.0))
+    rounded, shape = fit_voxels(longer, 3.0)
+    assert shape == (50, 78, 50) and rounded.size == pytest.approx((1.0, 78 * 3 / 186, 1.0))
+    np.testing.assert_allclose(np.diag(phantom_affine(shape, rounded.size))[:3], 3.0, rtol=1e-9)
+    plain, drawn = (render_phantom(*fit_voxels(one, 3.0)) for one in (quiet, longer))
+    for before, after in ((plain[1] > 0, drawn[1] > 0), (plain[0][0] > 0, drawn[0][0] > 0)):
+        spans = [np.ptp(np.argwhere(mask), axis=0) + 1 for mask in (before, after)]
+        np.testing.assert_allclose(spans[1] / spans[0], (1.0, 78 * 3 / 186, 1.0), atol=0.06)
 
 
 def test_unknown_feature_is_one_line() -> None:
@@ -157,6 +198,23 @@ def test_fading_edema_is_faint_at_its_end_and_labelled_as_far_as_it_shows(quiet:
     np.testing.assert_array_equal(even[:3], fading[:3])
 
 
+def test_edema_fades_away_from_the_core_and_not_towards_a_ventricle(quiet: Phantom) -> None:
+    """Beside the core it is as bright where it ends at a ventricle as where it has room."""
+    centre = (22.0, -12.0, 24.0)  # some 9 mm from the lateral ventricle
+    lesion = dataclasses.replace(quiet.lesions[0], centre=centre, radius=9.0, edema=20.0, push=0.0, barrier=0.0)
+    lesion = dataclasses.replace(lesion, edema_contrast=(1.0, 1.0, 1.0, 2.0), softness=0.5)
+    (even, label), (fading, _) = (
+        render_phantom(dataclasses.replace(quiet, lesions=(dataclasses.replace(lesion, fade=fade),)), (75, 93, 75))
+        for fade in (0.0, 0.6)
+    )
+    ratio = fading[3] / np.maximum(even[3], 1.0)
+    beside = (label == 2) & ndimage.binary_dilation(np.isin(label, (1, 3)), iterations=2)
+    x = np.arange(75)[:, None, None] * 2 - 74
+    towards, away = beside & (x < centre[0] - 6), beside & (x > centre[0] + 6)
+    assert towards.sum() > 30 and away.sum() > 30
+    assert abs(np.median(ratio[towards]) - np.median(ratio[away])) < 0.04
+
+
 def test_some_gliomas_lie_in_the_cortex() -> None:
     def depth(phantom: Phantom) -> float:
         """Of the first lesion's centre, mm, in heads of the mean size."""
@@ -181,22 +239,22 @@ def test_edema_in_white_matter_is_brighter_than_cortex_in_flair() -> None:
 
 
 def test_nodules_make_a_rim_uneven(quiet: Phantom) -> None:
-    def thickness(nodules: float) -> float:
+    def rendered(nodules: float) -> np.ndarray:
         lesion = dataclasses.replace(quiet.lesions[0], radius=22.0, rim=4.0, nodules=nodules)
-        label = render_phantom(dataclasses.replace(quiet, lesions=(lesion,)), SHAPE)[1]
-        return float((label == 3).sum(axis=(0, 1)).std() / (label == 3).sum(axis=(0, 1)).mean())
+        return render_phantom(dataclasses.replace(quiet, lesions=(lesion,)), SHAPE)[1]
 
-    assert (render_phantom(quiet, SHAPE)[1] == 3).any()
-    even, uneven = (
-        render_phantom(
-            dataclasses.replace(quiet, lesions=(dataclasses.replace(quiet.lesions[0], radius=22.0, nodules=nodules),)),
-            SHAPE,
-        )[1]
-        for nodules in (0.0, 1.2)
-    )
-    assert (even == 3).sum() != (uneven == 3).sum()
+    def unevenness(label: np.ndarray) -> float:
+        """How much the rim's share of the core differs between its eight octants."""
+        x, y, z = (round(float(middle)) for middle in np.argwhere(np.isin(label, (1, 3))).mean(axis=0))
+        octants = [label[a, b, c] for a in halves(x) for b in halves(y) for c in halves(z)]
+        return float(np.std([(one == 3).sum() / np.isin(one, (1, 3)).sum() for one in octants]))
+
+    def halves(middle: int) -> tuple[slice, slice]:
+        return slice(None, middle), slice(middle, None)
+
+    even, uneven = rendered(0.0), rendered(1.2)
+    assert unevenness(uneven) > 1.5 * unevenness(even)
     np.testing.assert_array_equal(even > 0, uneven > 0)
-    assert thickness(1.2) != thickness(0.0)
 
 
 def test_strip_errors_move_the_mask_both_ways(quiet: Phantom) -> None:

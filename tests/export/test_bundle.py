@@ -90,7 +90,8 @@ def test_weights_that_came_with_the_bundle(tmp_path: Path, capsys: pytest.Captur
     bundle = tmp_path / "msconvlstm_att"
     shutil.copytree(BUNDLES / "msconvlstm_att", bundle, ignore=shutil.ignore_patterns("models", "eval"))
     (bundle / "models").mkdir()
-    torch.save({"model": MSConvLSTMAtt().state_dict()}, bundle / "models" / "generated.pt")
+    facts = {"data": "generated scans", "planes": ["axial"], "pixel_size": [3.0, 3.0], "robust": True}
+    torch.save({"model": MSConvLSTMAtt().state_dict(), "trained_with": facts}, bundle / "models" / "generated.pt")
     for folder, ids in (("own", {}), ("other", {"network_def#features": [4, 4, 8], "network_def#width": 8})):
         export(str(bundle), str(tmp_path / folder), **ids)
         with zipfile.ZipFile(next((tmp_path / folder).glob("*.zip"))) as archive:

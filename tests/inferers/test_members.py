@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from common.errors import InputError
-from common.inferers.members import find_members
+from common.inferers.members import check_alike, find_members
 
 
 @pytest.fixture
@@ -46,6 +48,19 @@ def test_what_is_not_there(folds: Path):
         find_members([str(folds / "fold_1")])
     with pytest.raises(InputError, match="draw is 11, and members names 10 files: draw fewer, or add members"):
         find_members(f"{folds}/*/model.pt", draw=11)
+
+
+@pytest.mark.parametrize(("id", "values"), [("spacing", ([1.0] * 3, [3.0] * 3)), ("robust", (False, True))])
+def test_members_that_want_images_prepared_otherwise_are_refused(tmp_path: Path, id: str, values: tuple[Any, Any]):
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt", tmp_path / "says_nothing.pt"]
+    for path, value in zip(paths, values, strict=False):
+        torch.save({"model": {}, "trained_with": {id: value, "seed": str(path)}}, path)
+    torch.save({}, paths[2])
+    check_alike([paths[0], paths[2]], ())
+    with pytest.raises(
+        InputError, match=rf"a\.pt was trained with {id} .* and .*b\.pt with .*name members that are alike"
+    ):
+        check_alike(paths, ("planes",))
 
 
 def test_a_cross_validation_that_lacks_a_fold_is_no_ensemble(tmp_path: Path):

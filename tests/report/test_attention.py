@@ -143,6 +143,18 @@ def test_a_bundle_without_weights_is_still_named(
     assert bundle.name and bundle.network is None and bundle.weights == ""
 
 
+def test_weights_among_the_overrides_are_the_checkpoint(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same word as inference has, with the same meaning."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    state = CGAUNet().state_dict()
+    torch.save(state, tmp_path / "own.pt")
+    bundle = read_bundle(repository / "bundles" / "cga_unet", weights=str(tmp_path / "own.pt"))
+    assert bundle.network is not None and bundle.weights == "own.pt"
+    assert all(torch.equal(value, state[name]) for name, value in bundle.network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [("resample", "resample is 'false': give True or False"), ("epochs", "no id epochs to override")],

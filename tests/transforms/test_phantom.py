@@ -11,23 +11,26 @@ from monai.transforms import Compose
 from common.data.case_dataset import CaseDataset
 from common.data.generated import generated_cases
 from common.data.order import EpochBatches
-from common.data.phantoms import draw_phantom, phantom_shape, render_phantom, vary_phantom
+from common.data.phantoms import draw_phantom, fit_voxels, render_phantom, vary_phantom
 from common.transforms.phantom import Phantomd, RandPhantomd
 
 SPACING = [5.0, 5.0, 6.0]
 
 
 def test_shape_holds_the_head_at_that_spacing() -> None:
-    assert phantom_shape(2.0) == (75, 93, 75)
+    assert fit_voxels(draw_phantom(0, 0), 2.0) == (draw_phantom(0, 0), (75, 93, 75))
     scan = Phantomd(SPACING)({"case": "a", "phantom": [3, 1]})
-    assert scan["image"].shape == (4, 30, 38, 30) and scan["label"].shape == (1, 30, 38, 30)
+    phantom, shape = fit_voxels(vary_phantom(draw_phantom(3, 1), apart=True), 5.0)
+    assert phantom.size != (1.0, 1.0, 1.0)
+    assert scan["image"].shape == (4, *shape) and scan["label"].shape == (1, *shape)
     assert scan["image"].dtype == torch.float32 and scan["label"].dtype == torch.uint8
-    np.testing.assert_allclose(np.diag(scan["image"].affine)[:3], 5.0)
+    np.testing.assert_allclose(np.diag(scan["image"].affine)[:3], 5.0, rtol=1e-9)  # or it would be resampled
 
 
 def test_validation_is_the_record_drawn_apart() -> None:
     scan = Phantomd(SPACING, "glioma", ["slips"])({"case": "a", "phantom": [3, 1]})
-    images, label = render_phantom(vary_phantom(draw_phantom(3, 1, "glioma"), ["slips"], apart=True), (30, 38, 30))
+    phantom = vary_phantom(draw_phantom(3, 1, "glioma"), ["slips"], apart=True)
+    images, label = render_phantom(*fit_voxels(phantom, 5.0))
     np.testing.assert_array_equal(scan["image"].numpy(), images)
     np.testing.assert_array_equal(scan["label"][0].numpy(), label)
 
