@@ -130,7 +130,8 @@ def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:
     dura = np.zeros_like(ventricle)
     if head.dura or head.strip:
         patches = ramp(fields.field("dura", 18, grid.axes)[near], 0.6)
-        dura = _dura(head.dura, depth[near], medial, patches, max(grid.spacing, 1.0))
+        between = np.where(cerebrum > 0, midline, depth[near])  # no sheet parts cerebellum and stem
+        dura = _dura(head.dura, depth[near], between, patches, max(grid.spacing, 1.0))
     return Anatomy(near, points, brain, grey, deep, fluid, vessel.astype(np.float32), ventricle, dura)
 
 
@@ -141,12 +142,12 @@ def _strip_error(amplitude: float, grid: Grid, fields: Fields) -> Array:
     return np.float32(amplitude) * np.sign(field) * beyond
 
 
-def _dura(thickness: float, depth: Array, medial: Array, patches: Array, width: float) -> Array:
+def _dura(thickness: float, depth: Array, between: Array, patches: Array, width: float) -> Array:
     """All that lies outside the surface, and in patches a sheet under it and between the hemispheres."""
     outside = ramp(-depth, width)
     if not thickness:
         return outside
-    return np.maximum(outside, ramp(np.float32(thickness) - np.minimum(depth, medial), width) * patches)
+    return np.maximum(outside, ramp(np.float32(thickness) - np.minimum(depth, between), width) * patches)
 
 
 def _depths(x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:

@@ -176,6 +176,7 @@ class Appearance:
         flow: what fluid that moves is brighter by, in patches.
         ceiling: where the file's values are cut off, in multiples of white matter; 0 where they aren't.
         bias: amplitude of the bias field's logarithm.
+        shade: the same of a field that changes over the whole head, as the distance from a coil does.
         gamma: exponent on the intensities.
         noise: standard deviation of the noise in either channel of the receiver, relative to white matter.
         gain: what white matter is in the units of the file.
@@ -199,6 +200,7 @@ class Appearance:
     slip: Triple = (0.0, 0.0, 0.0)
     ceiling: float = 0.0
     flow: float = 0.0
+    shade: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -213,6 +213,8 @@ def _scan(
         volume = ndimage.shift(volume, np.array(look.slip) / grid.spacing, order=1, mode="nearest")
     seen = np.maximum(volume[brain], 0.02) ** np.float32(look.gamma)
     seen *= np.exp(np.float32(look.bias) * fields.field(f"bias {channel}", 60, grid.axes)[brain])
+    if look.shade:
+        seen *= np.exp(np.float32(look.shade) * fields.field(f"shade {channel}", 120, grid.axes)[brain])
     noise = fields.generator(f"noise {channel}")
     real = seen + np.float32(look.noise) * noise.standard_normal(seen.shape, dtype=np.float32)
     imaginary = np.float32(look.noise) * noise.standard_normal(seen.shape, dtype=np.float32)

@@ -50,7 +50,7 @@ def slips(draw: FeatureDraw, phantom: Phantom) -> Phantom:
 
 
 def scanner(draw: FeatureDraw, phantom: Phantom) -> Phantom:
-    """Scales of several scanners' files, values cut off at the top, and stronger bias fields and gammas."""
+    """Scales of several scanners' files, values cut off at the top, shading, and stronger bias fields and gammas."""
 
     def look(_: int, old: Appearance) -> Appearance:
         return dataclasses.replace(
@@ -58,6 +58,7 @@ def scanner(draw: FeatureDraw, phantom: Phantom) -> Phantom:
             gain=round(draw.log_between(60, 6000), 1),
             ceiling=draw.between(1.9, 4.0) if draw.chance(0.2) else 0.0,
             bias=round(old.bias * draw.between(0.5, 2.2), 4),
+            shade=draw.between(0.0, 0.4),
             gamma=round(old.gamma * draw.between(0.8, 1.25), 4),
             noise=round(old.noise * draw.between(0.4, 1.5), 4),
         )

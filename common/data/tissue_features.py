@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
-from .feature_draws import FeatureDraw, change_head, change_lesions, change_looks, four
+from .feature_draws import FeatureDraw, change_head, change_lesions, change_looks, four, three
 from .labels import CHANNELS
 from .phantom_drawing import NUCLEI, TISSUES
-from .phantom_record import Appearance, Compartment, Island, Lesion, Phantom
+from .phantom_record import Appearance, Compartment, Island, Lesion, Phantom, Spot, Triple
 
 __all__ = [
     "anatomy",
@@ -23,6 +23,13 @@ __all__ = [
     "one_contrast",
     "texture",
 ]
+
+# Where artefacts lie at the base: above the orbits, at the temporal poles, in the cerebellum; |x|, y and z in mm.
+BASE = (
+    ((0.0, 22.0), (25.0, 60.0), (-16.0, 0.0)),
+    ((28.0, 48.0), (0.0, 26.0), (-32.0, -12.0)),
+    ((5.0, 38.0), (-70.0, -35.0), (-50.0, -25.0)),
+)
 
 EDEMA_OVER_GREY = 1.1
 """How much brighter than cortex edema in white matter is in FLAIR at least."""
@@ -129,7 +136,7 @@ def no_distractors(phantom: Phantom) -> Phantom:
 
 
 def distractors(draw: FeatureDraw, phantom: Phantom) -> Phantom:
-    """White-matter lesions and caps that are brighter or darker than drawn."""
+    """White-matter lesions and caps that are brighter or darker than drawn, and artefacts at the base."""
     factor = draw.between(0.5, 1.5)
 
     def look(_: int, old: Appearance) -> Appearance:
@@ -139,7 +146,23 @@ def distractors(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         dataclasses.replace(spot, contrast=four(*(1 + (value - 1) * draw.between(0.5, 1.4) for value in spot.contrast)))
         for spot in phantom.spots
     ]
+    if draw.chance(0.6):
+        spots += [_at_the_base(draw, phantom.head.scale) for _ in range(draw.integer(1, 3))]
     return dataclasses.replace(change_looks(phantom, look), spots=tuple(spots))
+
+
+def _at_the_base(draw: FeatureDraw, scale: Triple) -> Spot:
+    """What air in the sinuses and the ears makes of FLAIR, and of another modality in part, above it."""
+    x, y, z = BASE[draw.integer(0, len(BASE) - 1)]
+    side = 1 if draw.chance(0.5) else -1
+    centre = three(
+        *(
+            value * factor
+            for value, factor in zip((side * draw.between(*x), draw.between(*y), draw.between(*z)), scale, strict=True)
+        )
+    )
+    contrast = [draw.between(0.9, 1.1) for _ in range(3)] + [draw.between(1.1, 1.6)]
+    return Spot(centre, draw.three((6, 20), (6, 20), (5, 14)), four(*contrast), white_only=False)
 
 
 def enhancing_tissue(draw: FeatureDraw, phantom: Phantom) -> Phantom:

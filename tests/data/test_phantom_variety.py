@@ -31,7 +31,7 @@ LESION = {f"lesions.{field.name}" for field in dataclasses.fields(Lesion)}
 CHANGES = {
     "anatomy": {
         *(f"head.{name}" for name in ("deformation", "scale", "sulcus_width", "ventricles")),
-        *("size", "lesions.centre", "lesions.edema"),  # what moves to another lesion stays within the head
+        *("size", "lesions.centre", "lesions.edema", "spots"),  # what moves, or lies at the base, is within the head
     },
     "compartments": {"compartments", "islands"},
     "contrast": {
@@ -51,7 +51,7 @@ CHANGES = {
     "resolution": {"appearance.blur", "appearance.slice_blur", "appearance.slice_distance"},
     "strip_errors": {"head.strip"},
     "slips": {"appearance.slip"},
-    "scanner": {f"appearance.{name}" for name in ("bias", "ceiling", "gain", "gamma", "noise")},
+    "scanner": {f"appearance.{name}" for name in ("bias", "ceiling", "gain", "gamma", "noise", "shade")},
 }
 
 
@@ -276,6 +276,8 @@ def test_dura_enhances_at_the_surface_alone(quiet: Phantom) -> None:
     middle = np.zeros(SHAPE, dtype=bool)
     middle[13:19, 18:42, 20:28] = middle[29:35, 18:42, 20:28] = True  # on either side of what parts the hemispheres
     assert not (brighter & middle).any()
+    cerebellum = (slice(28, 32), slice(12, 16), slice(11, 14))
+    assert before[cerebellum].min() > 300 and not brighter[cerebellum].any()
 
 
 def test_a_slip_moves_one_modality_by_so_many_mm(quiet: Phantom) -> None:
@@ -298,6 +300,30 @@ def test_between_slices_is_linear(quiet: Phantom) -> None:
     np.testing.assert_allclose(
         values[:, 5:8], values[:, 4:5] + (values[:, 8:9] - values[:, 4:5]) * [0.25, 0.5, 0.75], atol=1
     )
+
+
+def test_shading_is_slow_and_of_one_modality(quiet: Phantom) -> None:
+    plain, shaded = render_phantom(quiet, SHAPE)[0], render_phantom(looks(quiet, 1, shade=0.3), SHAPE)[0]
+    np.testing.assert_array_equal(shaded[[0, 2, 3]], plain[[0, 2, 3]])
+    factor = np.log(shaded[1][plain[1] > 300] / plain[1][plain[1] > 300])
+    assert 0.03 < factor.std() < 0.3
+    ratio = np.where(plain[1] > 300, shaded[1] / np.maximum(plain[1], 1), np.nan)
+    assert np.nanmax(np.abs(np.diff(ratio, axis=0))) < 0.05  # from voxel to voxel
+
+
+def test_artefacts_at_the_base_are_brighter_in_flair_and_no_lesions(quiet: Phantom) -> None:
+    drawn = [
+        FEATURES["distractors"].apply(FeatureDraw(7, index, "distractors", apart=False), quiet).spots
+        for index in range(20)
+    ]
+    assert 5 < sum(bool(spots) for spots in drawn) < 20
+    spots = [spot for of_case in drawn for spot in of_case]
+    assert all(spot.centre[2] < 1 and not spot.white_only and spot.contrast[3] >= 1.1 for spot in spots)
+    (before, label), (after, again) = (
+        render_phantom(dataclasses.replace(quiet, spots=own), SHAPE) for own in ((), (spots[0],))
+    )
+    assert (after[3] > 1.05 * before[3])[before[3] > 0].sum() > 20
+    np.testing.assert_array_equal(label, again)
 
 
 def test_values_are_cut_off_at_the_ceiling(quiet: Phantom) -> None:
