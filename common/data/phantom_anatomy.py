@@ -42,6 +42,9 @@ LEAN = 0.35
 LEAF = 5.0
 """Distance between the fissures of the cerebellum at its surface, mm."""
 
+FOLIA_DEPTH = 16.0
+"""How deep the cerebellum's leaves reach, mm; white matter lies below."""
+
 LARGEST_ERROR = 1.5
 """No error of skull-stripping is larger, in multiples of its amplitude."""
 
@@ -119,6 +122,9 @@ def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:
     width = max(grid.spacing, 1.0)
     fluid = np.maximum(ramp(head.sulcus_width - pial, width), ramp(ventricle, width))
     grey = ramp(head.sulcus_width + head.cortex - pial, width) * (stem < 2)
+    if head.folia:
+        outer = ramp(cerebellum, width) * ramp(FOLIA_DEPTH - cerebellum, 6.0)
+        grey = np.maximum(grey, np.float32(head.folia) * outer * (stem < 2))
     # The stem is white matter, and its outside is seen only where neither cerebrum nor cerebellum covers it.
     deep = _nuclei(inner + wander, width)
     vein_distance = np.hypot(np.minimum(sulcus, medial), vein)

@@ -20,7 +20,7 @@ _VALUES = {name: value for value, name in LABEL_NAMES.items()}
 CAVITY = 255
 """Label of a cavity until all lesions are there: background that no edema of another lesion takes."""
 
-VISIBLE = 0.15
+VISIBLE = 0.2
 """Edema that fades is labelled where it brightens FLAIR by more than this, as a fraction: not in sulci."""
 
 

@@ -42,6 +42,7 @@ class Head:
         sinus: radius of the superior sagittal sinus, mm.
         dura: thickness of the dura that lies within the mask in patches, also between the hemispheres, mm; 0 for none.
         strip: how far skull-stripping errs in patches, inwards and outwards, mm; 0 for a mask along the surface.
+        folia: share of grey matter in the outer cerebellum, whose leaves are thinner than those that are drawn.
     """
 
     scale: Triple
@@ -54,6 +55,7 @@ class Head:
     sinus: float
     dura: float = 0.0
     strip: float = 0.0
+    folia: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import statistics
 
+import numpy as np
+
 from .feature_draws import FeatureDraw, change_head, change_lesions, change_looks, four, three
 from .labels import CHANNELS
 from .phantom_drawing import NUCLEI, TISSUES
@@ -24,10 +26,13 @@ __all__ = [
     "texture",
 ]
 
-# Where artefacts lie at the base: above the orbits, at the temporal poles, in the cerebellum; |x|, y and z in mm.
+# Where FLAIR is bright at the base: the cortex above the orbits, the temporal poles, uncus and hippocampus, the
+# insula, and the cerebellum; |x|, y and z in mm.
 BASE = (
-    ((0.0, 22.0), (25.0, 60.0), (-16.0, 0.0)),
+    ((0.0, 22.0), (15.0, 60.0), (-16.0, 0.0)),
     ((28.0, 48.0), (0.0, 26.0), (-32.0, -12.0)),
+    ((14.0, 32.0), (-30.0, 8.0), (-22.0, -6.0)),
+    ((30.0, 42.0), (-15.0, 20.0), (-8.0, 12.0)),
     ((5.0, 38.0), (-70.0, -35.0), (-50.0, -25.0)),
 )
 
@@ -41,16 +46,19 @@ def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     def stretched(value: float, low: float, high: float) -> float:
         return round(max(1 + (value - 1) * draw.between(low, high), 0.05), 4)
 
-    def look(_: int, old: Appearance) -> Appearance:
+    def look(channel: int, old: Appearance) -> Appearance:
         a, b, c = (stretched(value, 0.3, 1.3) for value in old.deep)
-        grey, fluid = stretched(old.grey, 0.25, 1.3), stretched(old.fluid, 0.8, 1.8 if old.fluid > 1 else 1.25)
+        grey, fluid = stretched(old.grey, 0.25, 1.6), stretched(old.fluid, 0.8, 1.8 if old.fluid > 1 else 1.25)
+        if channel == 3:
+            grey = round(grey * draw.between(0.85, 1.0), 4)  # darker than white matter in some scans
         return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=stretched(old.vessel, 0.6, 1.4), deep=(a, b, c))
 
     phantom = change_looks(phantom, look)
 
     def lesion(old: Lesion) -> Lesion:
         t1n, t1c, t2w, t2f = (
-            stretched(value, low, 1.3) for value, low in zip(old.edema_contrast, (0.3, 0.3, 0.3, 0.65), strict=True)
+            stretched(value, low, high)
+            for value, low, high in zip(old.edema_contrast, (0.3, 0.3, 0.3, 0.45), (1.3, 1.3, 1.3, 1.1), strict=True)
         )
         t1c *= draw.between(0.95, 1.12)  # tumour between the cells may enhance a little
         # Edema in white matter is told from cortex by being the brighter one in FLAIR.
@@ -83,8 +91,11 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         deformation=round(head.deformation * draw.between(0.8, 1.8), 4),
         ventricles=round(head.ventricles * draw.between(0.7, 1.8), 4),
         sulcus_width=round(head.sulcus_width * draw.between(0.3, 1.2), 4),
+        folia=draw.between(0.2, 1.0),
     )
-    return dataclasses.replace(phantom, head=varied, size=draw.three((0.92, 1.25), (0.92, 1.25), (0.92, 1.25)))
+    size = draw.between(0.95, 1.2)
+    factors = [size * draw.between(0.95, 1.06) for _ in range(3)]
+    return dataclasses.replace(phantom, head=varied, size=three(*factors))
 
 
 def compartments(draw: FeatureDraw, phantom: Phantom) -> Phantom:
@@ -146,23 +157,19 @@ def distractors(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         dataclasses.replace(spot, contrast=four(*(1 + (value - 1) * draw.between(0.5, 1.4) for value in spot.contrast)))
         for spot in phantom.spots
     ]
-    if draw.chance(0.6):
-        spots += [_at_the_base(draw, phantom.head.scale) for _ in range(draw.integer(1, 3))]
+    for _ in range(draw.integer(0, 3)):
+        spots += _at_the_base(draw, phantom.head.scale)
     return dataclasses.replace(change_looks(phantom, look), spots=tuple(spots))
 
 
-def _at_the_base(draw: FeatureDraw, scale: Triple) -> Spot:
-    """What air in the sinuses and the ears makes of FLAIR, and of another modality in part, above it."""
-    x, y, z = BASE[draw.integer(0, len(BASE) - 1)]
-    side = 1 if draw.chance(0.5) else -1
-    centre = three(
-        *(
-            value * factor
-            for value, factor in zip((side * draw.between(*x), draw.between(*y), draw.between(*z)), scale, strict=True)
-        )
-    )
-    contrast = [draw.between(0.9, 1.1) for _ in range(3)] + [draw.between(1.1, 1.6)]
-    return Spot(centre, draw.three((6, 20), (6, 20), (5, 14)), four(*contrast), white_only=False)
+def _at_the_base(draw: FeatureDraw, scale: Triple) -> list[Spot]:
+    """What is bright in FLAIR at the base, on one side or both: above air, and where cortex is older and thicker."""
+    x, y, z = (draw.between(*span) for span in BASE[draw.integer(0, len(BASE) - 1)])
+    radius = draw.three((6, 20), (6, 20), (5, 14))
+    contrast = draw.four((0.85, 1.1), (0.85, 1.1), (0.9, 1.3), (1.08, 1.5))
+    sides = (-1, 1) if draw.chance(0.6) else ((-1,) if draw.chance(0.5) else (1,))
+    centres = [three(*(np.array([side * x, y, z]) * scale)) for side in sides]
+    return [Spot(centre, radius, contrast, white_only=False) for centre in centres]
 
 
 def enhancing_tissue(draw: FeatureDraw, phantom: Phantom) -> Phantom:

@@ -30,7 +30,7 @@ LESION = {f"lesions.{field.name}" for field in dataclasses.fields(Lesion)}
 # What of a record leaving a feature out changes, also by way of a feature that is applied after it.
 CHANGES = {
     "anatomy": {
-        *(f"head.{name}" for name in ("deformation", "scale", "sulcus_width", "ventricles")),
+        *(f"head.{name}" for name in ("deformation", "folia", "scale", "sulcus_width", "ventricles")),
         *("size", "lesions.centre", "lesions.edema", "spots"),  # what moves, or lies at the base, is within the head
     },
     "compartments": {"compartments", "islands"},
@@ -188,7 +188,7 @@ def test_fading_edema_is_faint_at_its_end_and_labelled_as_far_as_it_shows(quiet:
 
     (even, label), (fading, again) = rendered(0.0), rendered(0.75)
     edema = label == 2
-    shows = fading[3] > 1.15 * rendered(0.0, 1.0)[0][3]
+    shows = fading[3] > 1.2 * rendered(0.0, 1.0)[0][3]
     assert ((again == 2) == shows)[edema].mean() > 0.97  # but for the blur, and fluid
     assert not (again[~edema] == 2).any() and (again == 2).sum() < edema.sum() - 50
     inner = edema & ndimage.binary_dilation(np.isin(label, (1, 3)), iterations=1)
@@ -318,7 +318,8 @@ def test_artefacts_at_the_base_are_brighter_in_flair_and_no_lesions(quiet: Phant
     ]
     assert 5 < sum(bool(spots) for spots in drawn) < 20
     spots = [spot for of_case in drawn for spot in of_case]
-    assert all(spot.centre[2] < 1 and not spot.white_only and spot.contrast[3] >= 1.1 for spot in spots)
+    assert all(spot.centre[2] < 15 and not spot.white_only and spot.contrast[3] > 1.05 for spot in spots)
+    assert any(a.centre[0] == -b.centre[0] for own in drawn for a in own for b in own)  # on both sides
     (before, label), (after, again) = (
         render_phantom(dataclasses.replace(quiet, spots=own), SHAPE) for own in ((), (spots[0],))
     )
