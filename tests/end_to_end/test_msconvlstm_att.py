@@ -56,7 +56,7 @@ def test_training(trained: Path):
         content = torch.load(trained / name, weights_only=True)
         assert content["trained_with"] == {
             **{"planes": ["axial"], "modality_dropout": 0.0},
-            **{"brain_box": True, "resample": False, "pixel_size": [], "robust": False},
+            **{"brain_box": True, "resample": False, "pixel_size": [], "crop_size": [26, 26], "robust": False},
         }
         assert "branches.3.0.lstm.of_state.weight" in content["model"]
 
