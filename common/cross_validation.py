@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ class _Plan:
         config, now = self.configs[workflow], self.given[workflow]
         ids = [id for id in {**before, **now} if id not in _MAY_DIFFER]
         pairs = {
-            id: [json.loads(json.dumps(of.get(id, config.get(id)), default=str)) for of in (before, now)] for id in ids
+            id: [json.loads(json.dumps(_value(config, of, id), default=str)) for of in (before, now)] for id in ids
         }
         told = {id: [value if value != "" else "none" for value in pair] for id, pair in pairs.items()}
         return ", ".join(f"--{id} ({then} then, {today} now)" for id, (then, today) in told.items() if then != today)
@@ -201,6 +202,15 @@ def _read_config(bundle: Path, workflow: str) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(config_files(bundle, workflow))
     return parser
+
+
+def _value(config: ConfigParser, overrides: Mapping[str, Any], id: str) -> Any:
+    """What an id stands for in a run; a setting that wasn't overridden may follow another, as the weights."""
+    if id in overrides or id not in SETTINGS:
+        return overrides.get(id, config.get(id))
+    parser = ConfigParser(deepcopy(config.get()))
+    parser.update({other: value for other, value in overrides.items() if other in SETTINGS})
+    return parser.get_parsed_content(id)
 
 
 def _finished_with(folder: Path, workflow: str) -> dict[str, Any] | None:

@@ -105,6 +105,7 @@ def test_other_overrides(validate: Callable[..., list[str]], tmp_path: Path):
     )
     assert calls(tmp_path) == []
     same = {"epochs": 3, "patch_size": [16, 16, 16]}
+    assert validate(**same, spacing=[1.0, 1.0, 1.0]) == []  # as it is without
     assert validate(**same, num_workers=0, device="cpu", learning_rate=0.001) == []
     assert validate(**same, lesion_preset="fancl") == ["0 evaluate", "1 evaluate"]
 
