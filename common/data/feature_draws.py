@@ -37,8 +37,9 @@ class FeatureDraw(Draw):
         if not self.apart:
             return super().between(low, high)
         beyond = self.generator.uniform(0, BEYOND) * (high - low)
+        below = max(low - beyond, 0.5 * low) if low > 0 else low - beyond
         above = self.chance(0.5) or low == 0
-        return round(float(high + beyond if above else max(low - beyond, 0.5 * low) if low > 0 else low - beyond), 4)
+        return round(float(high + beyond if above else below), 4)
 
     def log_between(self, low: float, high: float) -> float:
         """The same of the logarithm."""
