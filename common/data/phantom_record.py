@@ -176,7 +176,7 @@ class Appearance:
         dura: mean of the dura and of what else lies outside the brain.
         slip: how far the modality is from where the labels have it, along each axis, mm.
         flow: what fluid that moves is brighter by, in patches.
-        ceiling: where the file's values are cut off, in multiples of white matter; 0 where they aren't.
+        ceiling: where the file's values are cut off, in multiples of their median in the brain; 0 where they aren't.
         bias: amplitude of the bias field's logarithm.
         shade: the same of a field that changes over the whole head, as the distance from a coil does.
         gamma: exponent on the intensities.

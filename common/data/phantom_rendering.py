@@ -220,7 +220,7 @@ def _scan(
     imaginary = np.float32(look.noise) * noise.standard_normal(seen.shape, dtype=np.float32)
     received = np.hypot(real, imaginary)
     if look.ceiling:
-        received = np.minimum(received, np.float32(look.ceiling))
+        received = np.minimum(received, np.float32(look.ceiling) * np.median(received))
     return np.clip(np.rint(received * look.gain), 1, np.iinfo(np.int16).max).astype(np.int16)
 
 

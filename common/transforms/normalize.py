@@ -14,6 +14,9 @@ __all__ = ["NormalizeBraind"]
 IQR_OF_NORMAL = 1.349
 """Interquartile range of a normal distribution of standard deviation 1."""
 
+SPAN_OF_NORMAL = 3.29
+"""How far its 5th and 95th percentiles are apart."""
+
 
 class _NormalizeBrain(NormalizeIntensity):
     """Goes through whole arrays; taking the brain's voxels out and putting them back costs ten times as much."""
@@ -28,15 +31,21 @@ class _NormalizeBrain(NormalizeIntensity):
 
 
 class _NormalizeByQuartiles(NormalizeIntensity):
-    """By the middle and the width of the bulk of the voxels, whatever a lesion or an artefact adds to the ends."""
+    """By the middle and the width of the bulk of the voxels, whatever a lesion or an artefact adds to the ends.
+
+    Where most voxels are alike, as in files whose values are cut off, the bulk has no width that anything else could be
+    measured by. So it counts as a quarter of what it is by the 5th and 95th percentiles at least, or as the standard
+    deviation where they are the same.
+    """
 
     def _normalize(self, img: Any, sub: Any = None, div: Any = None) -> Any:
         brain = img != 0
         values = img[brain]
         if not len(values):
             return img
-        low, middle, high = np.percentile(values.cpu().numpy(), (25, 50, 75))
-        width = (high - low) / IQR_OF_NORMAL or 1.0
+        lowest, low, middle, high, highest = np.percentile(values.cpu().numpy(), (5, 25, 50, 75, 95))
+        width = max((high - low) / IQR_OF_NORMAL, (highest - lowest) / SPAN_OF_NORMAL / 4)
+        width = width or float(values.std(correction=0)) or 1.0
         return (img - float(middle)).mul_(brain).div_(float(width))
 
 
@@ -48,7 +57,8 @@ class NormalizeBraind(NormalizeIntensityd):
 
     Args:
         keys: entries that are normalised.
-        robust: median 0, and the interquartile range that normally distributed values of standard deviation 1 have.
+        robust: median 0, and the interquartile range that normally distributed values of standard deviation 1 have, or
+            a smaller one where the middle half of the voxels is nearly the same.
     """
 
     def __init__(self, keys: KeysCollection, robust: bool = False) -> None:

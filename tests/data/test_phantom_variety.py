@@ -330,8 +330,9 @@ def test_artefacts_at_the_base_are_brighter_in_flair_and_no_lesions(quiet: Phant
 def test_values_are_cut_off_at_the_ceiling(quiet: Phantom) -> None:
     plain = render_phantom(quiet, SHAPE)[0][2]
     cut = render_phantom(looks(quiet, 2, ceiling=1.5), SHAPE)[0][2]
-    np.testing.assert_array_equal(cut, np.minimum(plain, 1500))
-    assert plain.max() > 2000
+    ceiling = 1.5 * np.median(plain[plain > 0])
+    np.testing.assert_allclose(cut, np.minimum(plain, ceiling), atol=1)
+    assert plain.max() > 1.2 * ceiling
 
 
 def test_moving_fluid_is_bright_in_patches_of_the_fluid(quiet: Phantom) -> None:

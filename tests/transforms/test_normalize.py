@@ -73,3 +73,12 @@ def test_robust_takes_empty_and_even_channels():
     image = torch.zeros(2, 4, 4, 4)
     image[1, :2] = 7.0
     assert not NormalizeBraind("image", robust=True)({"image": image})["image"].any()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.97, 0.9999])
+def test_robust_bounds_what_is_far_from_voxels_that_are_alike(share: float):
+    values = torch.rand(1, 30, 30, 30) * 900 + 1
+    cut = values.flatten().kthvalue(int((1 - share) * values.numel()) + 1).values  # of so many, cut off
+    normalised = NormalizeBraind("image", robust=True)({"image": values.clamp(max=cut)})["image"]
+    assert normalised.unique().numel() > 1
+    assert normalised.abs().max() < (25 if share < 0.99 else 200)
