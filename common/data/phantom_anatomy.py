@@ -63,6 +63,7 @@ class Anatomy:
         grey, fluid, vessel: (N,) fractions of the voxel that are cortex, cerebrospinal fluid and vessel.
         deep: (3, N) fractions that are striatum, pallidum and thalamus; what nothing else takes is white matter.
         ventricle: (N,) signed distance to the wall of the nearest ventricle, positive inside, mm.
+        hindbrain: (N,) fraction of the voxel that is cerebellum or brain stem.
         dura: (N,) fraction of the voxel that is dura or lies outside the brain's surface.
     """
 
@@ -74,6 +75,7 @@ class Anatomy:
     fluid: Array
     vessel: Array
     ventricle: Array
+    hindbrain: Array
     dura: Array
 
 
@@ -138,7 +140,8 @@ def build_anatomy(phantom: Phantom, grid: Grid, fields: Fields) -> Anatomy:
         patches = ramp(fields.field("dura", 18, grid.axes)[near], 0.6)
         between = np.where(cerebrum > 0, midline, depth[near])  # no sheet parts cerebellum and stem
         dura = _dura(head.dura, depth[near], between, patches, max(grid.spacing, 1.0))
-    return Anatomy(near, points, brain, grey, deep, fluid, vessel.astype(np.float32), ventricle, dura)
+    hindbrain = ramp(np.maximum(cerebellum, stem), width)
+    return Anatomy(near, points, brain, grey, deep, fluid, vessel.astype(np.float32), ventricle, hindbrain, dura)
 
 
 def _strip_error(amplitude: float, grid: Grid, fields: Fields) -> Array:

@@ -178,6 +178,7 @@ class Appearance:
         flow: what fluid that moves is brighter by, in patches.
         ceiling: where the file's values are cut off, in multiples of their median in the brain; 0 where they aren't.
         bias: amplitude of the bias field's logarithm.
+        hindbrain: factor on cerebellum and brain stem.
         shade: the same of a field that changes over the whole head, as the distance from a coil does.
         gamma: exponent on the intensities.
         noise: standard deviation of the noise in either channel of the receiver, relative to white matter.
@@ -203,6 +204,7 @@ class Appearance:
     ceiling: float = 0.0
     flow: float = 0.0
     shade: float = 0.0
+    hindbrain: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

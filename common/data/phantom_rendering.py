@@ -78,13 +78,14 @@ def render_phantom(
     shape = check_shape(shape)
     grid = make_grid(shape, phantom.size)
     fields = Fields(phantom.texture)
-    anatomy = _add_islands(phantom, build_anatomy(phantom, grid, fields), grid, fields)
+    healthy = build_anatomy(phantom, grid, fields)
+    anatomy = _add_islands(phantom, healthy, grid, fields)
     shapes = LesionShapes(anatomy, grid, fields)
     lesions = [shapes.fractions(lesion) for lesion in phantom.lesions]
     textures = [fields.field(f"texture {knot}", knot, grid.axes)[anatomy.near] for knot in (25, 8, 3)]
     brain = np.zeros(shape, dtype=bool)
     brain[anatomy.near] = anatomy.brain
-    patches = _Patches(phantom, grid, fields, anatomy, textures)
+    patches = _Patches(phantom, grid, fields, anatomy, healthy.fluid, textures)
     images = np.zeros((4, *shape), dtype=np.int16)
     for channel, look in enumerate(phantom.appearance):
         values = _paint(phantom, channel, anatomy, lesions, textures, patches)
@@ -122,14 +123,17 @@ def _add_islands(phantom: Phantom, anatomy: Anatomy, grid: Grid, fields: Fields)
 class _Patches:
     """Where spots, compartments and moving fluid are, from 0 to 1, the same in all modalities."""
 
-    def __init__(self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy, textures: list[Array]) -> None:
+    def __init__(
+        self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy, fluid: Array, textures: list[Array]
+    ) -> None:
         self.compartments = [
             _patch(f"compartment {number}", one.size, one.share, anatomy, grid, fields)
             for number, one in enumerate(phantom.compartments)
         ]
         self.spots = [_find_spot(spot, anatomy, textures) for spot in phantom.spots]
         moves = any(look.flow for look in phantom.appearance)
-        self.flow = _patch("flow", 16, 0.4, anatomy, grid, fields) if moves else np.zeros_like(anatomy.fluid)
+        # Not in islands: fluid in the midst of tissue that is bright in FLAIR couldn't be told from a lesion.
+        self.flow = fluid * _patch("flow", 16, 0.4, anatomy, grid, fields) if moves else np.zeros_like(fluid)
 
 
 def _paint(
@@ -154,6 +158,7 @@ def _paint(
     for fraction, mean in zip((*anatomy.deep, anatomy.grey), (*look.deep, look.grey), strict=True):
         values += fraction * (mean - values)
     values *= 1 + texture
+    values *= 1 + anatomy.hindbrain * np.float32(look.hindbrain - 1)
     for compartment, patch in zip(phantom.compartments, patches.compartments, strict=True):
         values *= 1 + patch * np.float32(compartment.contrast[channel] - 1)
     soaked = np.ones_like(values)
@@ -164,7 +169,7 @@ def _paint(
         before = soaked[fractions.voxels]
         soaked[fractions.voxels] = np.where(np.abs(here - 1) > np.abs(before - 1), here, before)
     values *= soaked
-    values += anatomy.fluid * (look.fluid + np.float32(look.flow) * patches.flow - values)
+    values += anatomy.fluid * (look.fluid - values) + np.float32(look.flow) * patches.flow
     values += anatomy.vessel * (look.vessel - values)
     for lesion, fractions in zip(phantom.lesions, lesions, strict=True):
         here = fractions.voxels

@@ -59,7 +59,7 @@ def scanner(draw: FeatureDraw, phantom: Phantom) -> Phantom:
             ceiling=draw.between(1.9, 4.0) if draw.chance(0.2) else 0.0,
             bias=round(old.bias * draw.between(0.5, 2.2), 4),
             shade=draw.between(0.0, 0.4),
-            gamma=round(old.gamma * draw.between(0.8, 1.25), 4),
+            gamma=round(old.gamma * draw.between(0.7, 1.5), 4),
             noise=round(old.noise * draw.between(0.4, 1.5), 4),
         )
 

@@ -36,6 +36,9 @@ BASE = (
     ((5.0, 38.0), (-70.0, -35.0), (-50.0, -25.0)),
 )
 
+HINDBRAIN = ((0.9, 1.1), (0.9, 1.1), (0.85, 1.2), (0.85, 1.3))
+"""Range of what cerebellum and brain stem are brighter by than the same tissues above them, in each modality."""
+
 EDEMA_OVER_GREY = 1.1
 """How much brighter than cortex edema in white matter is in FLAIR at least."""
 
@@ -51,7 +54,8 @@ def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         grey, fluid = stretched(old.grey, 0.25, 1.6), stretched(old.fluid, 0.8, 1.8 if old.fluid > 1 else 1.25)
         if channel == 3:
             grey = round(grey * draw.between(0.85, 1.0), 4)  # darker than white matter in some scans
-        return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=stretched(old.vessel, 0.6, 1.4), deep=(a, b, c))
+        vessel, hindbrain = stretched(old.vessel, 0.6, 1.4), draw.between(*HINDBRAIN[channel])
+        return dataclasses.replace(old, grey=grey, fluid=fluid, vessel=vessel, deep=(a, b, c), hindbrain=hindbrain)
 
     phantom = change_looks(phantom, look)
 
@@ -63,7 +67,12 @@ def contrast(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         t1c *= draw.between(0.95, 1.12)  # tumour between the cells may enhance a little
         # Edema in white matter is told from cortex by being the brighter one in FLAIR.
         t2f = max(t2f, EDEMA_OVER_GREY * phantom.appearance[3].grey)
-        return dataclasses.replace(old, edema_contrast=four(t1n, t1c, t2w, t2f))
+        edema = four(t1n, t1c, t2w, t2f)
+        if old.pattern != "none":
+            return dataclasses.replace(old, edema_contrast=edema)
+        # What doesn't enhance may be as dark in T1 as fluid.
+        levels = zip(old.core_level, (0.7, 0.7, 0.7, 0.7), (1.6, 1.6, 1.6, 1.2), strict=True)
+        return dataclasses.replace(old, edema_contrast=edema, core_level=four(*(stretched(*one) for one in levels)))
 
     return change_lesions(phantom, lesion)
 
@@ -93,7 +102,7 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         sulcus_width=round(head.sulcus_width * draw.between(0.3, 1.2), 4),
         folia=draw.between(0.2, 1.0),
     )
-    size = draw.between(0.95, 1.2)
+    size = draw.between(0.85, 1.2)
     factors = [size * draw.between(0.95, 1.06) for _ in range(3)]
     return dataclasses.replace(phantom, head=varied, size=three(*factors))
 
@@ -136,7 +145,7 @@ def no_texture(phantom: Phantom) -> Phantom:
 
 def flow(draw: FeatureDraw, phantom: Phantom) -> Phantom:
     """Fluid that moves isn't suppressed in FLAIR, and is bright there in patches: in cisterns, sulci and ventricles."""
-    level = draw.between(0.2, 1.5) if draw.chance(0.5) else 0.0
+    level = draw.between(0.2, 1.0) if draw.chance(0.5) else 0.0
     return change_looks(phantom, lambda channel, old: dataclasses.replace(old, flow=level) if channel == 3 else old)
 
 

@@ -35,7 +35,7 @@ CHANGES = {
     },
     "compartments": {"compartments", "islands"},
     "contrast": {
-        *(f"appearance.{name}" for name in ("deep", "fluid", "grey", "vessel")),
+        *(f"appearance.{name}" for name in ("deep", "fluid", "grey", "hindbrain", "vessel")),
         *("lesions.core_level", "lesions.edema_contrast"),  # of tumour that looks like its edema
     },
     "texture": {"appearance.spread", "lesions.spread"},
@@ -343,6 +343,26 @@ def test_moving_fluid_is_bright_in_patches_of_the_fluid(quiet: Phantom) -> None:
     assert 0.1 < share < 0.7
     white = np.abs(plain - 1000) < 5
     assert np.median(np.abs(moving - plain)[white]) < 5
+
+
+def test_fluid_in_islands_stands_still(quiet: Phantom) -> None:
+    """It is dark in FLAIR: in the midst of tissue it would look like a lesion if it were bright."""
+    plain = looks(quiet, 3, fluid=0.3)
+    island = dataclasses.replace(plain, islands=(Island("fluid", 12.0, 0.2),))
+    before, still, moving = (
+        render_phantom(one, SHAPE)[0][3].astype(float) for one in (plain, island, looks(island, 3, flow=1.0))
+    )
+    of_island = (before > 800) & (still < 400)
+    assert of_island.sum() > 500
+    assert (moving[of_island] < 500).mean() > 0.9 and moving[(before > 0) & (before < 400)].max() > 1100
+
+
+def test_the_hindbrain_has_a_level_of_its_own(quiet: Phantom) -> None:
+    plain, brighter = (render_phantom(looks(quiet, 3, hindbrain=one), SHAPE)[0][3].astype(float) for one in (1, 1.3))
+    ratio = brighter[plain > 800] / plain[plain > 800]
+    low = (np.arange(SHAPE[2]) < 0.25 * SHAPE[2]) & (plain > 800)
+    assert 0.05 < (ratio > 1.2).mean() < 0.3 and np.median(brighter[low] / plain[low]) > 1.25
+    assert np.median(ratio) == 1
 
 
 def test_a_compartment_has_its_share_and_contrast(quiet: Phantom) -> None:
