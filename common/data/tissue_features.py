@@ -102,7 +102,7 @@ def anatomy(draw: FeatureDraw, phantom: Phantom) -> Phantom:
         sulcus_width=round(head.sulcus_width * draw.between(0.3, 1.2), 4),
         folia=draw.between(0.2, 1.0),
     )
-    size = draw.between(0.85, 1.2)
+    size = draw.between(0.9, 1.2)  # smaller ones would be too few voxels of 5 mm
     factors = [size * draw.between(0.95, 1.06) for _ in range(3)]
     return dataclasses.replace(phantom, head=varied, size=three(*factors))
 
