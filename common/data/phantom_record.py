@@ -178,8 +178,8 @@ class Appearance:
         flow: what fluid that moves is brighter by, in patches.
         ceiling: where the file's values are cut off, in multiples of their median in the brain; 0 where they aren't.
         bias: amplitude of the bias field's logarithm.
-        hindbrain: factor on cerebellum and brain stem.
         shade: the same of a field that changes over the whole head, as the distance from a coil does.
+        hindbrain: factor on cerebellum and brain stem.
         gamma: exponent on the intensities.
         noise: standard deviation of the noise in either channel of the receiver, relative to white matter.
         gain: what white matter is in the units of the file.

@@ -85,7 +85,7 @@ def render_phantom(
     textures = [fields.field(f"texture {knot}", knot, grid.axes)[anatomy.near] for knot in (25, 8, 3)]
     brain = np.zeros(shape, dtype=bool)
     brain[anatomy.near] = anatomy.brain
-    patches = _Patches(phantom, grid, fields, anatomy, healthy.fluid, textures)
+    patches = _Patches(phantom, grid, fields, healthy, textures)
     images = np.zeros((4, *shape), dtype=np.int16)
     for channel, look in enumerate(phantom.appearance):
         values = _paint(phantom, channel, anatomy, lesions, textures, patches)
@@ -123,17 +123,15 @@ def _add_islands(phantom: Phantom, anatomy: Anatomy, grid: Grid, fields: Fields)
 class _Patches:
     """Where spots, compartments and moving fluid are, from 0 to 1, the same in all modalities."""
 
-    def __init__(
-        self, phantom: Phantom, grid: Grid, fields: Fields, anatomy: Anatomy, fluid: Array, textures: list[Array]
-    ) -> None:
+    def __init__(self, phantom: Phantom, grid: Grid, fields: Fields, healthy: Anatomy, textures: list[Array]) -> None:
         self.compartments = [
-            _patch(f"compartment {number}", one.size, one.share, anatomy, grid, fields)
+            _patch(f"compartment {number}", one.size, one.share, healthy, grid, fields)
             for number, one in enumerate(phantom.compartments)
         ]
-        self.spots = [_find_spot(spot, anatomy, textures) for spot in phantom.spots]
+        self.spots = [_find_spot(spot, healthy, textures) for spot in phantom.spots]
         moves = any(look.flow for look in phantom.appearance)
         # Not in islands: fluid in the midst of tissue that is bright in FLAIR couldn't be told from a lesion.
-        self.flow = fluid * _patch("flow", 16, 0.4, anatomy, grid, fields) if moves else np.zeros_like(fluid)
+        self.flow = healthy.fluid * (_patch("flow", 16, 0.4, healthy, grid, fields) if moves else np.float32(0))
 
 
 def _paint(

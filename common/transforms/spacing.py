@@ -32,12 +32,12 @@ class SpacingOfKeysd(Spacingd):
         resampled: dict[Hashable, Any] = super().__call__(rest, lazy=lazy)
         for key, mode in zip(self.keys, self.mode, strict=True):
             if key in rest and mode == "bilinear":
-                self._leave_outside(rest[key], resampled[key], mode)
+                self._leave_outside(rest[key], resampled[key])
         return {**resampled, **aside}
 
-    def _leave_outside(self, image: MetaTensor, resampled: MetaTensor, mode: str) -> None:
+    def _leave_outside(self, image: MetaTensor, resampled: MetaTensor) -> None:
         """Take from a resampled image (C, D, H, W) what the zeros of the image added to it."""
         if image.shape == resampled.shape and torch.allclose(image.affine, resampled.affine):
             return
-        inside = self.spacing_transform((image != 0).to(torch.float32), mode=mode)
+        inside = self.spacing_transform((image != 0).to(torch.float32), mode="bilinear")
         resampled.div_(inside.clamp_min(0.5)).mul_(inside >= 0.5)

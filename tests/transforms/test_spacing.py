@@ -34,12 +34,10 @@ def test_a_brain_of_one_value_keeps_it_up_to_its_edge(size: float, begin: int, v
 
 def test_where_all_is_brain_it_is_plain_interpolation():
     voxels = np.random.default_rng(0).uniform(1, 2, (1, 12, 13, 14))
-    ours, plain = (
-        kind("image", pixdim=(2, 1.3, 2.4), mode="bilinear", padding_mode="border")({"image": image_of(voxels)})[
-            "image"
-        ]
-        for kind in (SpacingOfKeysd, Spacingd)
+    kinds = (
+        kind("image", (2, 1.3, 2.4), mode="bilinear", padding_mode="border") for kind in (SpacingOfKeysd, Spacingd)
     )
+    ours, plain = (transform({"image": image_of(voxels)})["image"] for transform in kinds)
     np.testing.assert_allclose(ours.numpy(), plain.numpy(), rtol=1e-5)
 
 
